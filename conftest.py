@@ -1,0 +1,32 @@
+"""Fixtures for every test: a real PostgreSQL cluster and a real broker, one of each for a test process."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from standalone.broker import EmbeddedBroker
+from standalone.cluster import Cluster
+from standalone.postgres import Tuning
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A throw-away cluster; `postgres.create("booking")` gives a migrated database with its users."""
+    cluster = Cluster(tmp_path_factory.mktemp("postgres"), Tuning(durable=False))
+    cluster.start()
+    yield cluster
+    cluster.stop()
+    cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker: Apache Kafka where REVISIT_TEST_KAFKA names one, else the embedded one."""
+    if given := os.environ.get("REVISIT_TEST_KAFKA"):
+        yield given
+        return
+    embedded = EmbeddedBroker(Path(tmp_path_factory.mktemp("broker")) / "broker.log")
+    embedded.start()
+    yield embedded.bootstrap_servers
+    embedded.stop()

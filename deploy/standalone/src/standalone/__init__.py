@@ -1,0 +1,1 @@
+"""The embedded default: PostgreSQL, a broker and the four services by one command."""

@@ -1,0 +1,1 @@
+"""Defaults that every service would otherwise copy: settings, sessions, tenancy, tokens, problems, logs."""

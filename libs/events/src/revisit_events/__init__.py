@@ -1,0 +1,1 @@
+"""Event contracts and their delivery: envelope, outbox, relay, inbox, consumer, dead letters."""

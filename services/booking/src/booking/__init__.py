@@ -1,0 +1,1 @@
+"""Appointments, visits and no-shows of a clinic."""

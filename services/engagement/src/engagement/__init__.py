@@ -1,0 +1,1 @@
+"""Journeys, messages, consent, contact tasks and the 2Z rule."""

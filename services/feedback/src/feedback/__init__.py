@@ -1,0 +1,1 @@
+"""Surveys, reviews and complaints."""

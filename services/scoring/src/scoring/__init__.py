@@ -1,0 +1,1 @@
+"""Segments, churn risk and key figures."""
