@@ -1,0 +1,72 @@
+# Revisit. `make` prints the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/chassis libs/events services/booking services/engagement services/feedback services/scoring deploy/standalone
+ARGS ?=
+CLINIC ?=
+ROLE ?= clinic_system
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast test-data test-kafka chaos bench check generate token lock format clean
+
+help: ## Print the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## Create the virtual environment with the pinned requirements
+
+$(VENV)/.ready: requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+	@echo "Setting up the virtual environment (about a minute the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Revisit needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES))
+	@touch $@
+
+demo: setup ## Run three months of a clinic, print what came of it, keep serving (ARGS="--exit --report FILE --data FILE")
+	@$(BIN)/python -m standalone demo $(ARGS)
+
+serve: setup ## Serve the embedded default on port 8080 from the folder .run
+	@$(BIN)/python -m standalone serve --port 8080 --data-dir .run $(ARGS)
+
+token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
+	@$(BIN)/python -m standalone token --data-dir .run $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
+
+test: setup ## Run every test on the embedded default
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not data" $(ARGS)
+
+test-fast: setup ## Run the pure tests (ten seconds)
+	@$(BIN)/python -m pytest -q -m "pure" $(ARGS)
+
+test-data: setup ## Run the tests that read ../shared/data
+	@$(BIN)/python -m pytest -m data $(ARGS)
+
+test-kafka: setup ## Run the broker, end-to-end and chaos tests on Apache Kafka 4 (Java 17 and Maven)
+	@$(BIN)/python -m deploy.kafka.run -- $(BIN)/python -m pytest -m "broker or e2e" $(ARGS)
+
+chaos: setup ## Run the long chaos set with every mutant on both brokers (ARGS="--rounds N")
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: setup ## Measure against the bare scripts (ARGS="--json FILE --only NAME")
+	@$(BIN)/python -m bench $(ARGS)
+
+check: setup ## Format, lint, types, import rules, generated documents
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m revisit_events.generate --check
+
+generate: setup ## Write the generated schemas and documents again
+	@$(BIN)/python -m revisit_events.generate
+
+format: setup ## Format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: setup ## Resolve requirements.in into requirements.txt with hashes
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --output-file requirements.txt requirements.in
+
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
