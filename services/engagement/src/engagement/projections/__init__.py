@@ -1,0 +1,1 @@
+"""What engagement knows of clinics, patients, appointments and visits, built from events."""
