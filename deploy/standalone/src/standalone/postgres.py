@@ -38,6 +38,7 @@ class Tuning:
     durable: bool = True
     max_connections: int = 200
     shared_buffers_mib: int = 128
+    commit_times: bool = False
 
 
 class EmbeddedPostgres:
@@ -118,6 +119,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": "",
             "max_connections": tuning.max_connections,
             "shared_buffers": f"{tuning.shared_buffers_mib}MB",
+            "track_commit_timestamp": "on" if tuning.commit_times else "off",
             "max_wal_size": "2GB",
             "log_min_messages": "warning",
             # A statement in the log would carry its parameters, and with them a patient's contact.

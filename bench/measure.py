@@ -1,0 +1,384 @@
+"""The measurements, one function each: they run a bare script and the platform in turn and give figures."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+from standalone.cluster import ServiceDatabase
+from standalone.postgres import free_port
+
+from bench.load import Outcome, Post, clinics, post_all, post_steadily, visit_posts
+from bench.rig import SERVICES, TOPIC, Process, Rig, wait_for_count, wait_for_port
+
+PATH = "/v1/events"
+CONSUMERS = ("engagement", "feedback", "scoring")
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Size:
+    """How much is measured."""
+
+    pairs: int = 5
+    events: int = 60_000
+    singles: int = 8_000
+    steady_seconds: int = 20
+    rate_per_second: int = 200
+    memory_events: int = 1_000_000
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Figures of bare and platform, taken in turn."""
+
+    bare: list[float] = field(default_factory=list)
+    revisit: list[float] = field(default_factory=list)
+
+    def summary(self, unit: str, **more: object) -> dict[str, Any]:
+        """Medians, and the median of the pairs' ratios."""
+        ratios = [mine / bare for mine, bare in zip(self.revisit, self.bare, strict=True)]
+        return {
+            "bare": statistics.median(self.bare),
+            "revisit": statistics.median(self.revisit),
+            "ratio": statistics.median(ratios),
+            "unit": unit,
+            "pairs": len(ratios),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+            **more,
+        }
+
+
+class Bench:
+    """One run of the measurements on one rig."""
+
+    def __init__(self, rig: Rig, size: Size, progress: Progress) -> None:
+        self.rig = rig
+        self.size = size
+        self.progress = progress
+        self.clinics = clinics()
+        self.tokens = rig.tokens(self.clinics)
+        self._runs = iter(range(10_000))
+
+    def posts(self, events: int, batch: int) -> list[Post]:
+        """A load nobody has posted yet."""
+        return visit_posts(events, batch, self.clinics, f"r{next(self._runs)}")
+
+    # -- ingest ----------------------------------------------------------------------------------
+
+    def ingest_batch(self) -> dict[str, Any]:
+        """100 events a POST, 8 clients."""
+        return self._ingest(batch=100, events=self.size.events, clients=8)
+
+    def ingest_single(self) -> dict[str, Any]:
+        """Single POSTs at 32 connections, bare without group commit."""
+        return self._ingest(batch=1, events=self.size.singles, clients=32)
+
+    def _ingest(self, batch: int, events: int, clients: int) -> dict[str, Any]:
+        pairs = Pairs()
+        for number in range(self.size.pairs):
+            self.progress(f"pair {number + 1} of {self.size.pairs}")
+            with self.rig.processes():
+                port = self._bare_ingest(self.rig.bare_database())
+                pairs.bare.append(self._rate(port, self.posts(events, batch), clients))
+            with self.rig.processes():
+                _, port = self.rig.start_api("booking", self.rig.database("booking"))
+                pairs.revisit.append(self._rate(port, self.posts(events, batch), clients))
+        return pairs.summary("events/s")
+
+    def _bare_ingest(self, url: str) -> int:
+        port = free_port()
+        self.rig.start("bench.bare.ingest", str(port), url)
+        wait_for_port(port)
+        return port
+
+    def _post(self, port: int, posts: list[Post], clients: int) -> Outcome:
+        outcome = asyncio.run(post_all(port, PATH, posts, self.tokens, clients))
+        if outcome.refused:
+            raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
+        return outcome
+
+    def _rate(self, port: int, posts: list[Post], clients: int) -> float:
+        return self._post(port, posts, clients).rate
+
+    # -- pipeline --------------------------------------------------------------------------------
+
+    def pipeline(self) -> dict[str, Any]:
+        """POST to effect with scoring as the one consumer."""
+        return self._pipeline(("scoring",))
+
+    def pipeline_all(self) -> dict[str, Any]:
+        """POST to the direct effects in engagement, feedback and scoring."""
+        return self._pipeline(CONSUMERS)
+
+    def _pipeline(self, consumers: tuple[str, ...]) -> dict[str, Any]:
+        pairs = Pairs()
+        for number in range(self.size.pairs):
+            self.progress(f"pair {number + 1} of {self.size.pairs}")
+            pairs.bare.append(self._bare_pipeline())
+            pairs.revisit.append(self._own_pipeline(consumers))
+        return pairs.summary("events/s")
+
+    def _bare_pipeline(self) -> float:
+        with self.rig.processes():
+            port, url = self._start_bare_pipeline()
+            self._settle(port, url, "inbox")
+            posts = self.posts(self.size.events, 100)
+            return self._drive(port, posts, [(url, "inbox")])
+
+    def _start_bare_pipeline(self) -> tuple[int, str]:
+        self.rig.fresh_broker()
+        self.rig.create_topics()
+        url = self.rig.bare_database()
+        port = self._bare_ingest(url)
+        bootstrap = self.rig.broker.bootstrap_servers
+        self.rig.start("bench.bare.relay", url, bootstrap, TOPIC)
+        self.rig.start("bench.bare.consumer", url, bootstrap, TOPIC, "bare")
+        return port, url
+
+    def _own_pipeline(self, consumers: tuple[str, ...]) -> float:
+        with self.rig.processes():
+            port, databases, _ = self._start_own_pipeline(consumers)
+            targets = [(superuser_url(self.rig, databases[name]), "inbox") for name in consumers]
+            for url, table in targets:
+                self._settle(port, url, table)
+            return self._drive(port, self.posts(self.size.events, 100), targets)
+
+    def _start_own_pipeline(
+        self, consumers: tuple[str, ...]
+    ) -> tuple[int, dict[str, ServiceDatabase], dict[str, Process]]:
+        self.rig.fresh_broker()
+        self.rig.create_topics()
+        databases = {name: self.rig.database(name) for name in ("booking", *consumers)}
+        api, port = self.rig.start_api("booking", databases["booking"])
+        processes = {"booking-api": api}
+        for name in ("booking", *consumers):
+            processes[f"{name}-worker"] = self.rig.start_worker(name, databases[name])
+        return port, databases, processes
+
+    def _settle(self, port: int, url: str, table: str) -> None:
+        """One post all the way, so that start-up (the group's join) is outside the figure."""
+        before = asyncio.run(_count(url, table))
+        posts = self.posts(1, 1)
+        self._post(port, posts, 1)
+        asyncio.run(wait_for_count(url, table, before + 1))
+
+    def _drive(self, port: int, posts: list[Post], targets: list[tuple[str, str]]) -> float:
+        events = sum(len(post.event_ids) for post in posts)
+
+        async def run() -> float:
+            before = [await _count(url, table) for url, table in targets]
+            started = time.perf_counter()
+            outcome = await post_all(port, PATH, posts, self.tokens, 8)
+            if outcome.refused:
+                raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
+            ended = [
+                await wait_for_count(url, table, rows + events)
+                for (url, table), rows in zip(targets, before, strict=True)
+            ]
+            return events / (max(ended) - started)
+
+        return asyncio.run(run())
+
+    # -- consumers -------------------------------------------------------------------------------
+
+    def consumer(self, service: str) -> dict[str, Any]:
+        """One consumer alone on a full topic against the bare consumer on the same topic."""
+        pairs = Pairs()
+        self.rig.fresh_broker()
+        self.rig.create_topics()
+        with self.rig.processes():
+            booking = self.rig.database("booking")
+            _, port = self.rig.start_api("booking", booking)
+            self.rig.start_worker("booking", booking)
+            self._post(port, self.posts(self.size.events, 100), 8)
+            asyncio.run(_wait_until_empty(superuser_url(self.rig, booking), "outbox_unsent"))
+        for number in range(self.size.pairs):
+            self.progress(f"pair {number + 1} of {self.size.pairs}")
+            with self.rig.processes():
+                url = self.rig.bare_database()
+                bootstrap = self.rig.broker.bootstrap_servers
+                group = f"bare-{next(self._runs)}"
+                self.rig.start("bench.bare.consumer", url, bootstrap, TOPIC, group)
+                pairs.bare.append(asyncio.run(_drain_rate(url, self.size.events)))
+            with self.rig.processes():
+                database = self.rig.database(service)
+                process = self.rig.start(
+                    "bench.worker",
+                    service,
+                    f"bench-{next(self._runs)}",
+                    environment=self.rig.environment(service, database),
+                )
+                url = superuser_url(self.rig, database)
+                pairs.revisit.append(asyncio.run(_drain_rate(url, self.size.events)))
+                process.stop()
+        return pairs.summary("events/s")
+
+    # -- latency ---------------------------------------------------------------------------------
+
+    def latency_ms(self) -> dict[str, Any]:
+        """POST to the last direct effect of the event, at a steady rate."""
+        events = self.size.rate_per_second * self.size.steady_seconds
+        with self.rig.processes():
+            port, databases, _ = self._start_own_pipeline(CONSUMERS)
+            urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
+            for url in urls:
+                self._settle(port, url, "inbox")
+            mine = self._steady(port, urls, self.posts(events, 1))
+        with self.rig.processes():
+            port, url = self._start_bare_pipeline()
+            self._settle(port, url, "inbox")
+            bare = self._steady(port, [url], self.posts(events, 1))
+        return {
+            "bare": bare["p99"],
+            "revisit": mine["p99"],
+            "ratio": mine["p99"] / bare["p99"],
+            "unit": "ms",
+            "p50": mine["p50"],
+            "p99": mine["p99"],
+            "events_per_second": self.size.rate_per_second,
+        }
+
+    def _steady(self, port: int, urls: list[str], posts: list[Post]) -> dict[str, float]:
+        async def run() -> dict[str, float]:
+            outcome = await post_steadily(
+                port, PATH, posts, self.tokens, self.size.rate_per_second
+            )
+            if outcome.refused:
+                raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
+            last: dict[str, float] = {}
+            for url in urls:
+                for event_id, committed_at in (await _commits(url, len(posts))).items():
+                    last[event_id] = max(last.get(event_id, 0.0), committed_at)
+            waits = sorted(
+                (last[event_id] - sent_at) * 1000 for event_id, sent_at in outcome.sent_at.items()
+            )
+            return {
+                "p50": waits[len(waits) // 2],
+                "p99": waits[min(len(waits) - 1, int(len(waits) * 0.99))],
+            }
+
+        return asyncio.run(run())
+
+    # -- recovery --------------------------------------------------------------------------------
+
+    def recovery_s(self) -> dict[str, Any]:
+        """First new effect after kill -9 and restart of the API, the relay and the consumer."""
+        with self.rig.processes():
+            port, databases, processes = self._start_own_pipeline(("scoring",))
+            url = superuser_url(self.rig, databases["scoring"])
+            self._settle(port, url, "inbox")
+            times = {}
+            for name, process in (
+                ("api", processes["booking-api"]),
+                ("relay", processes["booking-worker"]),
+                ("consumer", processes["scoring-worker"]),
+            ):
+                self.progress(f"kill -9 of the {name}")
+                times[name] = self._recovery(process, port, url)
+        return {"unit": "s", **times}
+
+    def _recovery(self, process: Process, port: int, url: str) -> float:
+        before = asyncio.run(_count(url, "inbox"))
+        process.kill()
+        started = time.perf_counter()
+        process.start()
+        wait_for_port(port)
+        self._post(port, self.posts(1, 1), 1)
+        return asyncio.run(wait_for_count(url, "inbox", before + 1)) - started
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def memory_mib(self) -> dict[str, Any]:
+        """Resident memory of each process, idle and at saturation, and of standalone as a whole."""
+        with self.rig.processes():
+            port, databases, processes = self._start_own_pipeline(CONSUMERS)
+            for name in CONSUMERS:
+                processes[f"{name}-api"], _ = self.rig.start_api(name, databases[name])
+            urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
+            for url in urls:
+                self._settle(port, url, "inbox")
+            idle = {name: process.memory_mib() for name, process in sorted(processes.items())}
+            self.progress("saturation")
+            self._drive(port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls])
+            saturated = {name: process.memory_mib() for name, process in sorted(processes.items())}
+        self.progress(f"standalone, {self.size.memory_events:,} events")
+        whole = standalone_memory(self)
+        return {
+            "unit": "MiB",
+            "idle_largest": max(idle.values()),
+            "saturated_largest": max(saturated.values()),
+            "standalone": whole,
+            "idle": idle,
+            "saturated": saturated,
+        }
+
+
+def superuser_url(rig: Rig, database: ServiceDatabase) -> str:
+    """Address of a service's database for a reader whom row-level security does not bind."""
+    return rig.cluster.superuser_url.rsplit("/", 1)[0] + "/" + database.roles.app
+
+
+def standalone_memory(bench: Bench) -> float:
+    """Largest resident memory of the embedded default, all its processes, over the long load."""
+    from bench.standalone_memory import largest  # noqa: PLC0415  (needs psutil only here)
+
+    return largest(bench)
+
+
+async def _count(url: str, table: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        rows: int = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608
+        return rows
+    finally:
+        await connection.close()
+
+
+async def _wait_until_empty(url: str, table: str) -> None:
+    while await _count(url, table):
+        await asyncio.sleep(0.2)
+
+
+async def _drain_rate(url: str, events: int) -> float:
+    """Events a second between the first and the last effect, so that the group's join is outside."""
+    connection = await asyncpg.connect(url)
+    try:
+        while not (first := await connection.fetchval("SELECT count(*) FROM inbox")):
+            await asyncio.sleep(0.005)
+        started = time.perf_counter()
+    finally:
+        await connection.close()
+    return (events - first) / (await wait_for_count(url, "inbox", events) - started)
+
+
+async def _commits(url: str, events: int) -> dict[str, float]:
+    """Commit time of each event's effect, from PostgreSQL's own record of commits."""
+    await wait_for_count(url, "inbox", events)
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) AS at FROM inbox"
+        )
+        return {row["event_id"]: float(row["at"]) for row in rows}
+    finally:
+        await connection.close()
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "ingest_batch": Bench.ingest_batch,
+    "ingest_single": Bench.ingest_single,
+    "pipeline": Bench.pipeline,
+    "pipeline_all": Bench.pipeline_all,
+    **{
+        f"consumer_{service}": (lambda bench, service=service: bench.consumer(service))
+        for service in SERVICES
+        if service != "booking"
+    },
+    "latency_ms": Bench.latency_ms,
+    "recovery_s": Bench.recovery_s,
+    "memory_mib": Bench.memory_mib,
+}
