@@ -9,7 +9,7 @@ ROLE ?= clinic_system
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-data test-kafka chaos bench check generate token lock format clean
+.PHONY: help setup demo serve test test-fast test-data test-kafka chaos bench check generate token env lock format clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ generate: setup ## Write the generated schemas and documents again
 format: setup ## Format and fix what can be fixed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+env: setup ## Write .env and deploy/secrets for docker-compose
+	@$(BIN)/python -m deploy.make_env
 
 lock: setup ## Resolve requirements.in into requirements.txt with hashes
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --output-file requirements.txt requirements.in
