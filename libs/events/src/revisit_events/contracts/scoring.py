@@ -1,0 +1,47 @@
+"""What scoring finds out about a patient."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from revisit_events.contracts.fields import Code, Count, EventData, Id, Probability
+
+
+class PatientSegmentChanged(EventData):
+    """A patient moved from one segment of an axis to another."""
+
+    TYPE: ClassVar[str] = "patient.segment_changed.v1"
+    OWNER: ClassVar[str] = "scoring"
+    CONSUMERS: ClassVar[tuple[str, ...]] = ("engagement",)
+    AGGREGATE_ID: ClassVar[str] = "patient_id"
+
+    patient_id: Id
+    """The patient."""
+    axis: Code
+    """The classification, such as `life_situation, treatment_state, rfm`."""
+    from_: Code | None = Field(default=None, alias="from")
+    """The segment left; none for the first one."""
+    to: Code
+    """The segment entered."""
+
+
+class PatientChurnRiskChanged(EventData):
+    """How likely the patient is not to come back changed noticeably."""
+
+    TYPE: ClassVar[str] = "patient.churn_risk_changed.v1"
+    OWNER: ClassVar[str] = "scoring"
+    CONSUMERS: ClassVar[tuple[str, ...]] = ("engagement",)
+    AGGREGATE_ID: ClassVar[str] = "patient_id"
+
+    patient_id: Id
+    """The patient."""
+    probability: Probability
+    """Probability of no visit within the horizon, 0 to 1."""
+    band: Code
+    """`low, medium, high`."""
+    horizon_days: Count
+    """How far the statement reaches, days."""
+    main_reasons: tuple[Code, ...] = ()
+    """Codes of the reasons that weigh most, the heaviest first."""
+    model_version: Code
+    """Version of the model."""
