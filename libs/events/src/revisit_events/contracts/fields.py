@@ -51,13 +51,13 @@ class _TimeSchema:
         bounds: dict[str, Any] = {"ge": EARLIEST, "lt": LATEST, "tz_constraint": "aware"}
         either = core_schema.union_schema(
             [
-                core_schema.datetime_schema(strict=True, **bounds),
                 core_schema.chain_schema(
                     [
-                        core_schema.str_schema(strict=True, max_length=40, pattern=_RFC3339),
+                        core_schema.str_schema(strict=True, pattern=_RFC3339),
                         core_schema.datetime_schema(microseconds_precision="truncate", **bounds),
                     ]
                 ),
+                core_schema.datetime_schema(strict=True, **bounds),
             ],
             mode="left_to_right",
             custom_error_type="time",
@@ -83,13 +83,13 @@ class _DateSchema:
         bounds: dict[str, Any] = {"ge": EARLIEST.date(), "lt": LATEST.date()}
         return core_schema.union_schema(
             [
-                core_schema.date_schema(strict=True, **bounds),
                 core_schema.chain_schema(
                     [
                         core_schema.str_schema(strict=True, pattern=_FULL_DATE),
                         core_schema.date_schema(**bounds),
                     ]
                 ),
+                core_schema.date_schema(strict=True, **bounds),
             ],
             mode="left_to_right",
             custom_error_type="date",
