@@ -1,0 +1,1 @@
+"""Faults on the whole platform, judged by a ledger from outside."""

@@ -1,0 +1,225 @@
+"""The platform as eight processes that can be killed, stopped and started again one by one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from booking.roles import scopes_of
+from revisit_chassis.crypto import generate_keyring
+from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
+from revisit_events.topics import create_topics
+from standalone.broker import EmbeddedBroker
+from standalone.cluster import Cluster, ServiceDatabase
+from standalone.postgres import Tuning, free_port
+
+from bench.rig import Process, wait_for_url
+from tests.chaos.ledger import Clinic
+from tests.chaos.providers import Providers
+
+SERVICES = ("booking", "engagement", "feedback", "scoring")
+
+
+class Broker(Protocol):
+    """What the rig needs of a broker; the embedded one and Apache Kafka both have it."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Platform:
+    """PostgreSQL, a broker, the providers and the processes of the four services.
+
+    Args:
+        folder: Takes logs and keys.
+        broker: A started broker.
+        partitions: Partitions of each topic.
+        idempotent: Whether producers are idempotent; not possible on the embedded broker.
+    """
+
+    def __init__(
+        self, folder: Path, broker: Broker, *, partitions: int = 1, idempotent: bool = False
+    ) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.partitions = partitions
+        self.idempotent = idempotent
+        self.cluster = Cluster(folder / "postgres", Tuning(durable=True))
+        self.providers = Providers()
+        self.processes: dict[str, Process] = {}
+        self.databases: dict[str, ServiceDatabase] = {}
+        self.ports = {f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")}
+        self._signing_key = folder / "signing-key.pem"
+        self._keyring = folder / "keyring.json"
+        self._jwks = folder / "jwks.json"
+
+    async def start(self) -> None:
+        """Starts everything and waits until all of it is ready."""
+        generate_signing_key(self._signing_key)
+        generate_keyring(self._keyring)
+        self._jwks.write_text(json.dumps(jwks_of(self._signing_key)))
+        await self.providers.start()
+        await asyncio.to_thread(self.cluster.start)
+        for service in SERVICES:
+            self.databases[service] = await asyncio.to_thread(self.cluster.create, service)
+        await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
+        for name in self.ports:
+            self.launch(name)
+        for name in self.ports:
+            await self.ready(name)
+
+    async def stop(self) -> None:
+        """Ends everything."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.running.send_signal(signal.SIGCONT)
+            await asyncio.to_thread(process.stop)
+        await asyncio.to_thread(self.cluster.stop)
+        self.cluster.remove()
+        await self.providers.stop()
+
+    def launch(self, name: str, *, failpoint: str = "", mutant: str = "") -> None:
+        """Starts one process, `booking-api` for instance, with a failpoint or a mutant in it.
+
+        Args:
+            name: Service and kind.
+            failpoint: `name:n`, the process ends there the n-th time.
+            mutant: Name of a deliberate defect of `tests.chaos.mutants`.
+        """
+        service, kind = name.split("-")
+        environment = self._environment(service) | {
+            "FAILPOINT": failpoint,
+            "MUTANT": mutant,
+            f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(self.ports[name]),
+        }
+        if name in self.processes and self.processes[name].running.poll() is None:
+            self.processes[name].stop()
+        self.processes[name] = Process(
+            [sys.executable, "-m", "tests.chaos.process", service, kind],
+            environment,
+            self.folder / f"{name}.log",
+        )
+
+    async def ready(self, name: str) -> None:
+        """Waits until a process is ready."""
+        url = f"http://127.0.0.1:{self.ports[name]}/health/ready"
+        await asyncio.to_thread(wait_for_url, url)
+
+    def url(self, service: str) -> str:
+        """Address of a service's API."""
+        return f"http://127.0.0.1:{self.ports[f'{service}-api']}"
+
+    def token(self, role: str, clinic_id: uuid.UUID | None) -> str:
+        """A token for a role of a clinic, or a platform token."""
+        return Signer(self._signing_key).issue(
+            sub="chaos",
+            clinic_id=clinic_id,
+            scopes=scopes_of(role, platform=clinic_id is None),
+            role=role,
+            lifetime_seconds=3600,
+        )
+
+    async def register_clinics(self, count: int, patients: int) -> list[Clinic]:
+        """Registers clinics whose local time is noon, and their patients P-1, P-2, ...
+
+        Half of the patients have an e-mail address, the others a phone.
+        """
+        clinics = [
+            Clinic(identity, self.token("admin", identity))
+            for identity in (uuid.uuid4() for _ in range(count))
+        ]
+        live_from = datetime.now(UTC) - timedelta(days=3)
+        async with httpx.AsyncClient(timeout=30, base_url=self.url("booking")) as client:
+            for clinic in clinics:
+                headers = {"Authorization": f"Bearer {clinic.token}"}
+                answer = await client.put(
+                    f"/v1/clinics/{clinic.id}",
+                    headers=headers,
+                    json={
+                        "name": "Chaos",
+                        "time_zone": zone_where_it_is_noon(datetime.now(UTC)),
+                        "language": "en",
+                        "country": "RU",
+                        "currency": "RUB",
+                        "live_from": live_from.isoformat(),
+                    },
+                )
+                answer.raise_for_status()
+                for number in range(1, patients + 1):
+                    answer = await client.put(
+                        f"/v1/patients/P-{number}", headers=headers, json=_patient(clinic, number)
+                    )
+                    answer.raise_for_status()
+        return clinics
+
+    @contextlib.contextmanager
+    def suspended(self, pid: int) -> Iterator[None]:
+        """Freezes a process, of the platform or not."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _environment(self, service: str) -> dict[str, str]:
+        prefix, database = service.upper(), self.databases[service]
+        names = {
+            f"{prefix}_DATABASE_URL": database.database_url,
+            f"{prefix}_WORKER_DATABASE_URL": database.worker_database_url,
+            f"{prefix}_PUBLIC_URL": self.url(service),
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "KAFKA_ENABLE_IDEMPOTENCE": str(self.idempotent).lower(),
+            "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
+            "KAFKA_FETCH_MAX_WAIT_MS": "100",
+            "REVISIT_JWKS": str(self._jwks),
+            "REVISIT_KEYRING": str(self._keyring),
+        }
+        if service == "engagement":
+            names |= {
+                "ENGAGEMENT_SMTP_URL": self.providers.smtp_url,
+                "ENGAGEMENT_SMS_URL": self.providers.sms_url,
+                "BOOKING_PUBLIC_URL": self.url("booking"),
+                "FEEDBACK_PUBLIC_URL": self.url("feedback"),
+            }
+        return names
+
+
+class EmbeddedLog(EmbeddedBroker):
+    """The embedded broker as the rig sees it; every start is an empty log."""
+
+    def start(self, cluster_id: str | None = None) -> None:
+        super().start(cluster_id)
+
+
+def zone_where_it_is_noon(now: datetime) -> str:
+    """A fixed-offset zone in which it is between noon and one, far from the quiet hours.
+
+    >>> zone_where_it_is_noon(datetime(2026, 1, 12, 9, 30, tzinfo=UTC))
+    'Etc/GMT-3'
+    """
+    offset = 12 - now.hour
+    if offset == 0:
+        return "Etc/GMT"
+    return f"Etc/GMT{-offset:+d}"
+
+
+def _patient(clinic: Clinic, number: int) -> dict[str, object]:
+    mailbox = f"p{number}.{clinic.id.hex[:8]}@example.org"
+    phone = f"+7900{clinic.id.int % 1000:03d}{number:04d}"
+    return {
+        "name": {"family": "Doe", "given": f"Patient {number}"},
+        "language": "en",
+        "contacts": {"email": mailbox} if number % 2 else {"phone": phone},
+    }
