@@ -1,8 +1,8 @@
 """What a contact task is and what may be done with it.
 
-Pure values and decisions: a function takes a task and the moment and returns the new task, or raises a
-named error. The invariant: an open task can be put off at most `SNOOZE_LIMIT` times and never past its age
-limit, and it ends only with an outcome that says what came of the contact.
+Pure values and decisions: a function takes a task and the moment and returns the new task, or
+raises a named error. The invariant: an open task can be put off at most `SNOOZE_LIMIT` times and
+never past its age limit, and it ends only with an outcome that says what came of the contact.
 """
 
 import uuid
@@ -27,10 +27,11 @@ class Reason(StrEnum):
     UNCERTAIN_DELIVERY = "uncertain_delivery"
     LOW_SCORE = "low_score"
     REFERRED_OUT = "referred_out"
+    NO_CHANNEL = "no_channel"
 
 
 CLOSED_BY_BOOKING = frozenset({Reason.NO_NEXT_APPOINTMENT, Reason.NO_SHOW, Reason.CANCELLED})
-"""Tasks that exist because there was no next appointment; one of them is open for a patient at most."""
+"""Tasks that exist because there was no next appointment; a patient has one open at most."""
 
 ACUTE = "acute"
 _URGENT_PRIORITY = 90
@@ -43,6 +44,7 @@ _PRIORITY = {
     Reason.CANCELLED: 50,
     Reason.NO_NEXT_APPOINTMENT: 40,
     Reason.UNREACHABLE: 30,
+    Reason.NO_CHANNEL: 30,
 }
 
 
@@ -119,7 +121,7 @@ class NewTask:
     clinic_id: uuid.UUID
     patient_id: uuid.UUID
     reason: str
-    subject_id: str
+    subject_id: uuid.UUID
     due_at: datetime
     opened_at: datetime | None = None
     occurrence: int = 0
@@ -129,9 +131,7 @@ class NewTask:
     @property
     def task_id(self) -> uuid.UUID:
         """Made from the business key, so that opening again opens nothing."""
-        return uuid.uuid5(
-            self.clinic_id, f"task:{self.reason}:{self.subject_id}:{self.occurrence}"
-        )
+        return uuid.uuid5(self.clinic_id, f"task:{self.reason}:{self.subject_id}:{self.occurrence}")
 
     @property
     def expires_at(self) -> datetime:
@@ -153,7 +153,7 @@ class Task:
     task_id: uuid.UUID
     patient_id: uuid.UUID
     reason: str
-    subject_id: str
+    subject_id: uuid.UUID
     escalation: int
     opened_at: datetime
     due_at: datetime
@@ -175,10 +175,6 @@ class Task:
 
 def attempted(task: Task, minutes: int, next_at: datetime | None, now: datetime) -> Task:
     """The task after one more attempt, put off when a next time is given.
-
-    Args:
-        minutes: Time the attempt took, in whole minutes.
-        next_at: When to try again; None leaves the time of the task alone.
 
     Raises:
         TaskClosedError: The task is closed.
@@ -204,9 +200,9 @@ def finished(
 ) -> Task:
     """The task after a person stated its outcome.
 
-    `call_back` ends nothing: the patient is owed another call, so the task is put off, within the same
-    limits as any other delay. Every other outcome closes it. Stating the outcome a closed task already
-    has changes nothing.
+    `call_back` ends nothing: the patient is owed another call, so the task is put off, within the
+    same limits as any other delay. Every other outcome closes it. Stating the outcome a closed task
+    already has changes nothing.
 
     Raises:
         TaskClosedError: The task is closed with another outcome.

@@ -1,1 +1,1 @@
-"""The 2Z rule: after every completed visit a next appointment, an open contact task, or a release."""
+"""The 2Z rule: after every visit a next appointment, an open contact task, or a release."""

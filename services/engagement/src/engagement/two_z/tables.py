@@ -1,7 +1,7 @@
 """Tables of the 2Z rule: when each patient is to be looked at again, and the releases.
 
-There is no state in here: whether a patient is released, booked, has a task or is a violation follows
-from the facts at the moment of asking. `two_z` only says when somebody has to ask next.
+There is no state in here: whether a patient is released, booked, has a task or is a violation
+follows from the facts at the moment of asking. `two_z` only says when somebody has to ask next.
 """
 
 import sqlalchemy as sa

@@ -1,0 +1,44 @@
+"""The repair as due work: whoever is to be checked is checked, and a broken state is mended.
+
+Runs with the worker's role: it sees which checks are due in all clinics, names the clinics, and
+only then reads anything else.
+"""
+
+from datetime import datetime
+
+from revisit_chassis.clock import Clock
+from revisit_chassis.db import Database
+
+from engagement.two_z import store, usecases
+
+BATCH = 500
+
+
+class TwoZRepair:
+    """Mends broken 2Z states within moments of their deadline or of the change that broke them."""
+
+    name = "two_z_repair"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run_due(self, clock: Clock) -> int:
+        """Checks the patients who are due, earliest first, at most a batch of them.
+
+        Returns:
+            How many were checked.
+        """
+        now = clock.now()
+        async with self._database.transaction([]) as connection:
+            due = await store.due_checks(connection, now, BATCH)
+        if not due:
+            return 0
+        async with self._database.transaction({item.clinic_id for item in due}) as connection:
+            locked = await store.lock_checks(connection, due, now)
+            judged = [(item, clock.at(item.check_at)) for item in locked]
+            return await usecases.repair(connection, judged, now)
+
+    async def next_due_at(self) -> datetime | None:
+        """When the next check is due."""
+        async with self._database.transaction([]) as connection:
+            return await store.next_check_at(connection)

@@ -1,0 +1,353 @@
+"""Rows of the 2Z rule: checks to be made, the facts that decide, releases, the statement.
+
+Lock order: whoever changes tasks of a patient and the patient's `two_z` row takes the `two_z` row
+first. The repair holds that row while it reads the facts, and every change of a fact touches the
+row in its own transaction: a check therefore either sees the change or is asked for again by it.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.two_z.domain import (
+    ACTIVE_STATUSES,
+    LOST_STATUSES,
+    UNATTENDED_AFTER,
+    Facts,
+    LastVisit,
+    PreviousTask,
+    State,
+)
+from engagement.two_z.tables import release
+
+Pair = tuple[uuid.UUID, uuid.UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class DueCheck:
+    """A patient who is to be looked at since `check_at`."""
+
+    clinic_id: uuid.UUID
+    patient_id: uuid.UUID
+    check_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Patients in scope by state, each counted once."""
+
+    released: int
+    booked: int
+    task_open: int
+    violations: int
+
+    @property
+    def in_scope(self) -> int:
+        """Patients whose deadline has passed."""
+        return self.released + self.booked + self.task_open + self.violations
+
+
+_ASK = sa.text("""
+    INSERT INTO two_z AS t (clinic_id, patient_id, check_at)
+    SELECT clinic_id, patient_id, min(check_at)
+    FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:times AS timestamptz[]))
+        AS u (clinic_id, patient_id, check_at)
+    GROUP BY clinic_id, patient_id
+    ORDER BY clinic_id, patient_id
+    ON CONFLICT (clinic_id, patient_id)
+    DO UPDATE SET check_at = least(t.check_at, excluded.check_at)
+""")
+
+
+async def ask_for_checks(
+    connection: AsyncConnection, checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
+) -> None:
+    """Brings the next check of patients forward to the given times, and locks their rows."""
+    if checks:
+        await connection.execute(_ASK, _arrays(checks))
+
+
+async def ask_for_clinics(
+    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID], now: datetime
+) -> None:
+    """Brings the checks of all known patients of clinics forward to now."""
+    await connection.execute(
+        sa.text("""
+            UPDATE two_z SET check_at = least(check_at, :now)
+            WHERE clinic_id = ANY (CAST(:clinics AS uuid[]))
+        """),
+        {"clinics": list(clinic_ids), "now": now},
+    )
+
+
+async def time_zones(
+    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, str]:
+    """IANA zones of the clinics that are registered."""
+    rows = await connection.execute(
+        sa.text(
+            "SELECT clinic_id, time_zone FROM clinic WHERE clinic_id = ANY (CAST(:c AS uuid[]))"
+        ),
+        {"c": list(clinic_ids)},
+    )
+    return {row.clinic_id: row.time_zone for row in rows}
+
+
+async def due_checks(connection: AsyncConnection, now: datetime, limit: int) -> list[DueCheck]:
+    """The checks that are due, earliest first; sees every clinic with the worker's role."""
+    rows = await connection.execute(
+        sa.text("""
+            SELECT clinic_id, patient_id, check_at FROM two_z
+            WHERE check_at <= :now ORDER BY check_at, clinic_id, patient_id LIMIT :limit
+        """),
+        {"now": now, "limit": limit},
+    )
+    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
+
+
+async def next_check_at(connection: AsyncConnection) -> datetime | None:
+    """When the earliest check is due."""
+    found: datetime | None = await connection.scalar(sa.text("SELECT min(check_at) FROM two_z"))
+    return found
+
+
+async def lock_checks(
+    connection: AsyncConnection, checks: Sequence[DueCheck], now: datetime
+) -> list[DueCheck]:
+    """Those of the checks that are still due and that nobody else holds, locked, earliest first."""
+    rows = await connection.execute(
+        sa.text("""
+            SELECT t.clinic_id, t.patient_id, t.check_at
+            FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]))
+                AS u (clinic_id, patient_id)
+            JOIN two_z AS t USING (clinic_id, patient_id)
+            WHERE t.check_at <= :now
+            ORDER BY t.check_at, t.clinic_id, t.patient_id
+            FOR UPDATE OF t SKIP LOCKED
+        """),
+        {
+            "clinics": [check.clinic_id for check in checks],
+            "patients": [check.patient_id for check in checks],
+            "now": now,
+        },
+    )
+    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
+
+
+async def save_next_checks(
+    connection: AsyncConnection,
+    checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime | None]],
+) -> None:
+    """Stores when locked rows are due again; None until a new fact asks."""
+    await connection.execute(
+        sa.text("""
+            UPDATE two_z AS t SET check_at = u.check_at
+            FROM unnest(
+                CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:times AS timestamptz[])
+            ) AS u (clinic_id, patient_id, check_at)
+            WHERE t.clinic_id = u.clinic_id AND t.patient_id = u.patient_id
+        """),
+        _arrays(checks),
+    )
+
+
+_FACTS = sa.text("""
+    SELECT u.clinic_id, u.patient_id, c.time_zone, p.erased_at IS NOT NULL AS is_erased,
+        v.visit_id, v.completed_at, v.outcome AS visit_outcome, v.referral_urgency,
+        booked.starts_at AS booked_starts_at,
+        lost.appointment_id AS lost_appointment_id, lost.status AS lost_status,
+        released.released_at, tasks.task_expires_at, tasks.task_count,
+        previous.outcome, previous.closed_at, previous.expires_at, previous.escalation
+    FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[])) AS u (clinic_id, patient_id)
+    LEFT JOIN clinic AS c USING (clinic_id)
+    LEFT JOIN patient AS p USING (clinic_id, patient_id)
+    LEFT JOIN LATERAL (
+        SELECT visit_id, completed_at, outcome, referral_urgency FROM visit
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id AND completed_at >= c.live_from
+        ORDER BY completed_at DESC, visit_id LIMIT 1
+    ) AS v ON true
+    LEFT JOIN LATERAL (
+        SELECT max(starts_at) AS starts_at FROM appointment
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+            AND status = ANY (CAST(:active AS text[]))
+    ) AS booked ON true
+    LEFT JOIN LATERAL (
+        SELECT appointment_id, status FROM appointment
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+            AND starts_at > v.completed_at AND status = ANY (CAST(:lost AS text[]))
+        ORDER BY starts_at DESC, appointment_id LIMIT 1
+    ) AS lost ON true
+    LEFT JOIN LATERAL (
+        SELECT max(released_at) AS released_at FROM release
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+    ) AS released ON true
+    LEFT JOIN LATERAL (
+        SELECT max(expires_at) FILTER (WHERE outcome IS NULL) AS task_expires_at,
+            count(*) AS task_count
+        FROM task WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+    ) AS tasks ON true
+    LEFT JOIN LATERAL (
+        SELECT outcome, closed_at, expires_at, escalation FROM task
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+        ORDER BY opened_at DESC, task_id LIMIT 1
+    ) AS previous ON true
+""")
+
+
+async def facts(connection: AsyncConnection, pairs: Iterable[Pair]) -> list[Facts]:
+    """All that decides about each of the patients, in one statement."""
+    pairs = list(pairs)
+    rows = await connection.execute(
+        _FACTS,
+        {
+            "clinics": [clinic_id for clinic_id, _ in pairs],
+            "patients": [patient_id for _, patient_id in pairs],
+            "active": list(ACTIVE_STATUSES),
+            "lost": list(LOST_STATUSES),
+        },
+    )
+    return [_facts_from_row(row) for row in rows]
+
+
+_JUDGED = """
+    WITH in_scope AS (
+        SELECT patient_id, max(completed_at) AS completed_at FROM visit
+        WHERE clinic_id = :clinic_id
+            AND completed_at >= (SELECT live_from FROM clinic WHERE clinic_id = :clinic_id)
+        GROUP BY patient_id
+        HAVING max(completed_at) < :today_since
+    ), judged AS (
+        SELECT s.patient_id, CASE
+            WHEN EXISTS (
+                SELECT FROM patient AS p WHERE p.clinic_id = :clinic_id
+                    AND p.patient_id = s.patient_id AND p.erased_at IS NOT NULL
+            ) OR EXISTS (
+                SELECT FROM release AS r WHERE r.clinic_id = :clinic_id
+                    AND r.patient_id = s.patient_id AND r.released_at >= s.completed_at
+            ) THEN 'released'
+            WHEN EXISTS (
+                SELECT FROM appointment AS a WHERE a.clinic_id = :clinic_id
+                    AND a.patient_id = s.patient_id AND a.starts_at > :attended_since
+                    AND a.status = ANY (CAST(:active AS text[]))
+            ) THEN 'booked'
+            WHEN EXISTS (
+                SELECT FROM task AS t WHERE t.clinic_id = :clinic_id
+                    AND t.patient_id = s.patient_id AND t.outcome IS NULL AND t.expires_at > :now
+            ) THEN 'task_open'
+            ELSE 'violation' END AS state
+        FROM in_scope AS s
+    )
+"""
+_COUNTS = sa.text(
+    f"{_JUDGED} SELECT state, count(*) AS patients FROM judged GROUP BY state"  # noqa: S608
+)
+_VIOLATIONS = sa.text(f"""
+    {_JUDGED}
+    SELECT patient_id FROM judged
+    WHERE state = 'violation' AND (CAST(:after AS uuid) IS NULL OR patient_id > :after)
+    ORDER BY patient_id LIMIT :limit
+""")  # noqa: S608  # both parts are constants
+
+
+async def counts(
+    connection: AsyncConnection, clinic_id: uuid.UUID, today_since: datetime, now: datetime
+) -> Counts:
+    """The statement's numbers, computed from the facts as they stand.
+
+    Visits completed before `today_since`, the first moment of the clinic's local day, are due;
+    appointments and tasks are judged at `now`.
+    """
+    rows = await connection.execute(_COUNTS, _moment(clinic_id, today_since, now))
+    found: dict[str, int] = {row.state: row.patients for row in rows}
+    return Counts(
+        released=found.get(State.RELEASED, 0),
+        booked=found.get(State.BOOKED, 0),
+        task_open=found.get(State.TASK_OPEN, 0),
+        violations=found.get(State.VIOLATION, 0),
+    )
+
+
+async def violations(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    today_since: datetime,
+    now: datetime,
+    *,
+    after: uuid.UUID | None,
+    limit: int,
+) -> list[uuid.UUID]:
+    """Patients in none of the three states, in the order of their ids."""
+    rows = await connection.execute(
+        _VIOLATIONS, _moment(clinic_id, today_since, now) | {"after": after, "limit": limit}
+    )
+    return [row.patient_id for row in rows]
+
+
+async def insert_release(
+    connection: AsyncConnection,
+    *,
+    clinic_id: uuid.UUID,
+    release_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    reason: str,
+    approved_by: str,
+    recorded_by: str,
+    released_at: datetime,
+) -> None:
+    """Records a release."""
+    await connection.execute(
+        sa.insert(release).values(
+            clinic_id=clinic_id,
+            release_id=release_id,
+            patient_id=patient_id,
+            reason=reason,
+            approved_by=approved_by,
+            recorded_by=recorded_by,
+            released_at=released_at,
+        )
+    )
+
+
+def _moment(clinic_id: uuid.UUID, today_since: datetime, now: datetime) -> dict[str, object]:
+    return {
+        "clinic_id": clinic_id,
+        "today_since": today_since,
+        "attended_since": now - UNATTENDED_AFTER,
+        "active": list(ACTIVE_STATUSES),
+        "now": now,
+    }
+
+
+def _arrays(
+    checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime | None]],
+) -> dict[str, list[object]]:
+    return {
+        "clinics": [clinic_id for clinic_id, _, _ in checks],
+        "patients": [patient_id for _, patient_id, _ in checks],
+        "times": [at for _, _, at in checks],
+    }
+
+
+def _facts_from_row(row: sa.Row[tuple[object, ...]]) -> Facts:
+    return Facts(
+        clinic_id=row.clinic_id,
+        patient_id=row.patient_id,
+        is_erased=row.is_erased,
+        time_zone=row.time_zone,
+        visit=None
+        if row.visit_id is None
+        else LastVisit(row.visit_id, row.completed_at, row.visit_outcome, row.referral_urgency),
+        booked_starts_at=row.booked_starts_at,
+        lost_appointment_id=row.lost_appointment_id,
+        lost_status=row.lost_status,
+        released_at=row.released_at,
+        task_expires_at=row.task_expires_at,
+        task_count=row.task_count,
+        previous=None
+        if row.expires_at is None
+        else PreviousTask(row.outcome, row.closed_at, row.expires_at, row.escalation),
+    )

@@ -1,0 +1,184 @@
+"""Keeping the 2Z rule: asking for checks, repairing broken states, releases, the statement.
+
+A handler that changes a fact calls `touch` (or one of its sisters) in the same transaction. The
+repair then reads the facts of every patient who is due and mends what is broken. Nothing here
+commits.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.tasks.domain import Outcome
+from engagement.tasks.store import Closing
+from engagement.tasks.usecases import close_tasks, expire_tasks, open_tasks
+from engagement.two_z import store
+from engagement.two_z.domain import (
+    DEADLINE_RULE,
+    DEFINITION_VERSION,
+    Check,
+    ReleaseReason,
+    check,
+    first_moment_of_today,
+    next_checks,
+)
+from engagement.two_z.store import Counts, DueCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The 2Z statement of one clinic at one moment.
+
+    Args:
+        time_zone: The clinic's; None while the clinic is unknown, and then nobody is in scope.
+        violating: The first patients in none of the three states, in the order of their ids.
+    """
+
+    counts: Counts
+    as_of: datetime
+    time_zone: str | None
+    violating: Sequence[uuid.UUID]
+    definition_version: str = DEFINITION_VERSION
+    deadline_rule: str = DEADLINE_RULE
+
+
+async def touch(
+    connection: AsyncConnection, pairs: Iterable[tuple[uuid.UUID, uuid.UUID]], now: datetime
+) -> None:
+    """Asks for a check of patients at once: a fact that decides about them has changed.
+
+    Takes (clinic, patient). Call it before changing tasks of the patients in the same transaction.
+    """
+    await store.ask_for_checks(
+        connection, [(clinic_id, patient_id, now) for clinic_id, patient_id in pairs]
+    )
+
+
+async def touch_visits(
+    connection: AsyncConnection, visits: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
+) -> None:
+    """Asks for checks of patients at the deadlines of visits (clinic, patient, completed at)."""
+    zones = await store.time_zones(connection, {clinic_id for clinic_id, _, _ in visits})
+    await store.ask_for_checks(connection, next_checks(visits, zones))
+
+
+async def touch_clinics(
+    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID], now: datetime
+) -> None:
+    """Asks for checks of all patients of clinics: their zone or `live_from` may have changed."""
+    await store.ask_for_clinics(connection, clinic_ids, now)
+
+
+async def forget_patients(
+    connection: AsyncConnection, pairs: Sequence[tuple[uuid.UUID, uuid.UUID]], now: datetime
+) -> None:
+    """Leaves no task of erased patients open; the caller has marked them erased."""
+    await touch(connection, pairs, now)
+    await close_tasks(
+        connection,
+        [
+            Closing(clinic_id, patient_id, Outcome.RELEASED, now, is_all=True)
+            for clinic_id, patient_id in sorted(set(pairs))
+        ],
+    )
+
+
+async def release_patient(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    *,
+    reason: ReleaseReason,
+    approved_by: str,
+    recorded_by: str,
+    now: datetime,
+) -> uuid.UUID:
+    """Records that no further contact is owed to a patient, and closes every open task.
+
+    It covers the visits completed until now; a visit completed later starts a new obligation.
+
+    Returns:
+        The id of the release.
+    """
+    await touch(connection, [(clinic_id, patient_id)], now)
+    release_id = uuid.uuid4()
+    await store.insert_release(
+        connection,
+        clinic_id=clinic_id,
+        release_id=release_id,
+        patient_id=patient_id,
+        reason=reason,
+        approved_by=approved_by,
+        recorded_by=recorded_by,
+        released_at=now,
+    )
+    await close_tasks(
+        connection, [Closing(clinic_id, patient_id, Outcome.RELEASED, now, is_all=True)]
+    )
+    return release_id
+
+
+async def repair(
+    connection: AsyncConnection, due: Sequence[tuple[DueCheck, datetime]], now: datetime
+) -> int:
+    """Checks patients whose rows this transaction has locked and mends what is broken.
+
+    Each is judged at the moment given beside it, never after `now`.
+
+    Returns:
+        How many patients were checked.
+    """
+    if not due:
+        return 0
+    judged_at = {(item.clinic_id, item.patient_id): at for item, at in due}
+    checks = {
+        (facts.clinic_id, facts.patient_id): check(
+            facts, judged_at[facts.clinic_id, facts.patient_id]
+        )
+        for facts in await store.facts(connection, judged_at)
+    }
+    await close_tasks(
+        connection,
+        [
+            Closing(*pair, found.closes_as, judged_at[pair], is_all=found.closes_all)
+            for pair, found in checks.items()
+            if found.closes_as is not None
+        ],
+    )
+    broken = [(pair, found.open) for pair, found in checks.items() if found.open is not None]
+    await expire_tasks(connection, [(*pair, judged_at[pair]) for pair, _ in broken])
+    await open_tasks(connection, [task for _, task in broken], now)
+    # Last, because opening a task asks for another check, which is this one.
+    await store.save_next_checks(connection, _next_checks(checks))
+    return len(checks)
+
+
+async def two_z_statement(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    now: datetime,
+    *,
+    after: uuid.UUID | None,
+    limit: int,
+) -> Statement:
+    """Counts every patient in scope once and lists some of those in none of the three states."""
+    zone = (await store.time_zones(connection, [clinic_id])).get(clinic_id)
+    if zone is None:
+        return Statement(Counts(0, 0, 0, 0), now, None, ())
+    today_since = first_moment_of_today(now, zone)
+    counts = await store.counts(connection, clinic_id, today_since, now)
+    violating = (
+        await store.violations(connection, clinic_id, today_since, now, after=after, limit=limit)
+        if counts.violations
+        else []
+    )
+    return Statement(counts, now, zone, violating)
+
+
+def _next_checks(
+    checks: dict[tuple[uuid.UUID, uuid.UUID], Check],
+) -> list[tuple[uuid.UUID, uuid.UUID, datetime | None]]:
+    return [(*pair, found.next_at) for pair, found in checks.items()]
