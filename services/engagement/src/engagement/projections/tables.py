@@ -61,6 +61,8 @@ appointment = sa.Table(
     sa.Column("starts_at", TIME),
     sa.Column("ends_at", TIME),
     sa.Column("booked_at", TIME),
+    # When this start was agreed: at the booking, or at the last move.
+    sa.Column("scheduled_at", TIME),
     sa.Column("schedule_precedence", PRECEDENCE),
     # The newest of all life-cycle events: booked, confirmed, arrived, completed, cancelled, no_show.
     sa.Column("status", sa.Text, nullable=False),

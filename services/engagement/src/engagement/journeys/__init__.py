@@ -1,0 +1,1 @@
+"""Journeys: which message a visit or an appointment deserves, and when."""

@@ -1,0 +1,1 @@
+"""Links that engagement serves itself: preferences and unsubscribe."""

@@ -1,0 +1,101 @@
+"""Messages and enrolments.
+
+Two clocks meet in `message`. `due_at`, `expires_at`, `decided_at` are business time, from the injected clock;
+`lease_until` and `retry_at` are technical and hold real time.
+"""
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+from revisit_chassis.db import NAMING_CONVENTION
+from revisit_chassis.tenancy import Roles, protect
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+
+METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
+
+UUID_ = UUID(as_uuid=True)
+TIME = sa.DateTime(timezone=True)
+
+message = sa.Table(
+    "message",
+    METADATA,
+    sa.Column("clinic_id", UUID_, primary_key=True),
+    # UUIDv5 of the business key: planning a message again meets its own key.
+    sa.Column("message_id", UUID_, primary_key=True),
+    sa.Column("patient_id", UUID_, nullable=False),
+    sa.Column("journey", sa.Text, nullable=False),
+    sa.Column("step", sa.Text, nullable=False),
+    sa.Column("subject_id", UUID_, nullable=False),
+    sa.Column("occurrence", sa.Text, nullable=False),
+    sa.Column("legal_class", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("due_at", TIME, nullable=False),
+    sa.Column("expires_at", TIME, nullable=False),
+    # Fence: every claim counts up, and only the holder of the count may write an outcome.
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("lease_until", TIME),
+    sa.Column("calls", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("retry_at", TIME),
+    sa.Column("waiting_for", sa.Text),
+    sa.Column("channel", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("decision", JSONB),
+    sa.Column("decided_at", TIME),
+    # The encrypted text of an SMS in flight: a repeated call must say the same under the same key.
+    sa.Column("draft", BYTEA),
+    sa.Column("provider_id", sa.Text),
+    # What the provider reported later: `delivered` or `failed`.
+    sa.Column("delivery", sa.Text),
+    sa.Column("delivery_at", TIME),
+    sa.CheckConstraint(
+        "state IN ('scheduled', 'sending', 'sent', 'uncertain', 'dropped')", name="state"
+    ),
+    # A lease belongs to work in hand: nothing that has ended can be claimed again.
+    sa.CheckConstraint("lease_until IS NULL OR state IN ('scheduled', 'sending')", name="lease"),
+    sa.CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", name="dropped_with_reason"),
+    sa.Index("ix_message_patient", "clinic_id", "patient_id", "due_at"),
+    sa.Index("ix_message_subject", "clinic_id", "subject_id"),
+    # The four ways in which a message becomes work; across clinics, in order.
+    sa.Index(
+        "ix_message_due",
+        "due_at",
+        "message_id",
+        postgresql_where=sa.text(
+            "state = 'scheduled' AND retry_at IS NULL AND lease_until IS NULL"
+        ),
+    ),
+    sa.Index(
+        "ix_message_retry",
+        "retry_at",
+        postgresql_where=sa.text("retry_at IS NOT NULL AND lease_until IS NULL"),
+    ),
+    sa.Index(
+        "ix_message_waiting_expires",
+        "expires_at",
+        postgresql_where=sa.text("retry_at IS NOT NULL AND lease_until IS NULL"),
+    ),
+    sa.Index(
+        "ix_message_lease",
+        "lease_until",
+        postgresql_where=sa.text("lease_until IS NOT NULL"),
+    ),
+)
+
+enrolment = sa.Table(
+    "enrolment",
+    METADATA,
+    sa.Column("clinic_id", UUID_, primary_key=True),
+    # UUIDv5 of patient, journey and subject: one run of a journey for each.
+    sa.Column("enrolment_id", UUID_, primary_key=True),
+    sa.Column("patient_id", UUID_, nullable=False),
+    sa.Column("journey", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("subject_id", UUID_, nullable=False),
+)
+
+
+def create(op: Operations, roles: Roles) -> None:
+    """Creates the tables with row-level security; called by the initial migration."""
+    message.create(op.get_bind())
+    protect(op, message.name, roles, worker="due")
+    enrolment.create(op.get_bind())
+    protect(op, enrolment.name, roles)

@@ -1,0 +1,96 @@
+"""Quiet hours in a person's own time zone: when a message may leave, and when it may leave next.
+
+Pure; called by the gate and by the journeys. A moment is quiet when the wall clock of the zone shows a
+time inside the window. Windows are start-inclusive and end-exclusive and may wrap midnight. What follows
+for daylight saving: an opening that falls into a gap is the end of the gap (the first moment whose wall
+clock is past it); an opening that happens twice is the first one that has not passed.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """A daily window without messages; `start == end` means that there is none."""
+
+    start: time
+    end: time
+
+    def covers(self, wall: time) -> bool:
+        """Whether a wall-clock time lies inside the window."""
+        if self.start <= self.end:
+            return self.start <= wall < self.end
+        return wall >= self.start or wall < self.end
+
+
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> ZoneInfo:
+    """The zone of an IANA name.
+
+    Raises:
+        zoneinfo.ZoneInfoNotFoundError: For an unknown name; booking refuses those at its edge.
+    """
+    return ZoneInfo(name)
+
+
+@lru_cache(maxsize=4096)
+def is_known_zone(name: str) -> bool:
+    """Whether a name is that of an IANA zone; events from outside may hold anything."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def is_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
+    """Whether a moment is inside the quiet hours of a zone."""
+    return quiet.covers(moment.astimezone(zone).time())
+
+
+def next_opening(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
+    """The first moment at or after the given one that is not quiet, in UTC."""
+    opening = moment.astimezone(UTC)
+    # Twice only where the clocks go back over the end of the window and it is quiet once more.
+    while is_quiet(opening, zone, quiet):
+        opening = _end_of_window(opening, zone, quiet)
+    return opening
+
+
+def _end_of_window(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
+    local = moment.astimezone(zone)
+    day = local.date() if local.time() < quiet.end else local.date() + _DAY
+    first = _resolve(datetime.combine(day, quiet.end, zone))
+    if first > moment:
+        return first
+    return datetime.combine(day, quiet.end, zone).replace(fold=1).astimezone(UTC)
+
+
+def _resolve(wall: datetime) -> datetime:
+    """The instant of a wall-clock time: the end of the gap when it does not exist, else its first."""
+    late = wall.replace(fold=0).astimezone(UTC)
+    if late.astimezone(wall.tzinfo).replace(tzinfo=None) == wall.replace(tzinfo=None):
+        return late
+    # In a gap fold=0 reads with the offset before it and lands past the change, fold=1 before it.
+    early = wall.replace(fold=1).astimezone(UTC)
+    offset = early.astimezone(wall.tzinfo).utcoffset()
+    while late - early > _SECOND:
+        middle = early + (late - early) / 2
+        if middle.astimezone(wall.tzinfo).utcoffset() == offset:
+            early = middle
+        else:
+            late = middle
+    return late.replace(microsecond=0)
+
+
+def local_day(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Start (inclusive) and end (exclusive) in UTC of the calendar day that a moment has in a zone."""
+    day = moment.astimezone(zone).date()
+    start = _resolve(datetime.combine(day, time(), zone))
+    return start, _resolve(datetime.combine(day + _DAY, time(), zone))

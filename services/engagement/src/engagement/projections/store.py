@@ -1,0 +1,328 @@
+"""Writes of the projections: one set-based statement for a batch, by precedence.
+
+Called by `consumers`. Each function takes events of a batch, keeps the newest for a key, writes where it
+stands and returns what changed, so that the caller plans and checks only that. Rows are written in order of
+their keys: two batches that meet never wait for each other in a circle.
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+from revisit_events.contracts import (
+    AppointmentBooked,
+    ClinicRegistered,
+    PatientContactChanged,
+    PatientErased,
+    PatientRegistered,
+    VisitCompleted,
+)
+from revisit_events.envelope import Event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.messages.windows import is_known_zone
+
+E = TypeVar("E", bound=Event[Any])
+
+
+class Key(NamedTuple):
+    """Clinic and id: the key of every row."""
+
+    clinic_id: UUID
+    id: UUID
+
+
+class Touched(NamedTuple):
+    """An appointment that an event changed, with the patient it belongs to."""
+
+    clinic_id: UUID
+    appointment_id: UUID
+    patient_id: UUID
+
+
+def _newest(events: Iterable[E], key: Callable[[E], Key]) -> list[tuple[Key, str, E]]:
+    """The event that stands for each key, with its precedence, in order of the keys."""
+    standing: dict[Key, tuple[str, E]] = {}
+    for event in events:
+        precedence, one = event.precedence, key(event)
+        known = standing.get(one)
+        if known is None or precedence > known[0]:
+            standing[one] = (precedence, event)
+    return [(one, *standing[one]) for one in sorted(standing)]
+
+
+_CLINICS = """
+INSERT INTO clinic AS c (clinic_id, name, time_zone, language, currency, country, live_from, precedence)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+    $7::timestamptz[], $8::text[])
+ON CONFLICT (clinic_id) DO UPDATE SET
+    name = excluded.name, time_zone = excluded.time_zone, language = excluded.language,
+    currency = excluded.currency, country = excluded.country, live_from = excluded.live_from,
+    precedence = excluded.precedence
+WHERE excluded.precedence > c.precedence
+RETURNING new.clinic_id,
+    (old.time_zone, old.country, old.live_from) IS DISTINCT FROM
+    (new.time_zone, new.country, new.live_from) AS is_replanned
+"""
+
+
+async def save_clinics(
+    connection: AsyncConnection, events: Sequence[Event[ClinicRegistered]]
+) -> list[UUID]:
+    """Writes clinics; returns those whose messages are to be planned again."""
+    rows = _newest(events, lambda event: Key(event.clinic_id, event.clinic_id))
+    result = await connection.exec_driver_sql(
+        _CLINICS,
+        (
+            [key.clinic_id for key, _, _ in rows],
+            [e.data.name for _, _, e in rows],
+            [e.data.time_zone if is_known_zone(e.data.time_zone) else "UTC" for _, _, e in rows],
+            [e.data.language for _, _, e in rows],
+            [e.data.currency for _, _, e in rows],
+            [e.data.country for _, _, e in rows],
+            [e.data.live_from or e.time for _, _, e in rows],
+            [precedence for _, precedence, _ in rows],
+        ),
+    )
+    return [row.clinic_id for row in result if row.is_replanned]
+
+
+_PATIENTS = """
+INSERT INTO patient AS p (clinic_id, patient_id, language, time_zone, precedence)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+    language = excluded.language, time_zone = excluded.time_zone, precedence = excluded.precedence
+WHERE p.precedence IS NULL OR excluded.precedence > p.precedence
+RETURNING new.clinic_id, new.patient_id, old.time_zone IS DISTINCT FROM new.time_zone AS is_replanned
+"""
+
+
+async def save_patients(
+    connection: AsyncConnection, events: Sequence[Event[PatientRegistered]]
+) -> list[Key]:
+    """Writes what is not personal of patients; returns those whose time zone is another one now."""
+    rows = _newest(events, lambda event: Key(event.clinic_id, event.data.patient_id))
+    zones = [e.data.time_zone for _, _, e in rows]
+    result = await connection.exec_driver_sql(
+        _PATIENTS,
+        (
+            [key.clinic_id for key, _, _ in rows],
+            [key.id for key, _, _ in rows],
+            [e.data.language for _, _, e in rows],
+            [zone if zone and is_known_zone(zone) else None for zone in zones],
+            [precedence for _, precedence, _ in rows],
+        ),
+    )
+    return [Key(row.clinic_id, row.patient_id) for row in result if row.is_replanned]
+
+
+_CONTACTS = """
+INSERT INTO patient AS p
+    (clinic_id, patient_id, contact_key_id, contact_ciphertext, contact_precedence)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[])
+ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+    contact_key_id = CASE WHEN p.erased_at IS NULL THEN excluded.contact_key_id END,
+    contact_ciphertext = CASE WHEN p.erased_at IS NULL THEN excluded.contact_ciphertext END,
+    contact_precedence = excluded.contact_precedence
+WHERE p.contact_precedence IS NULL OR excluded.contact_precedence > p.contact_precedence
+"""
+
+
+async def save_contacts(
+    connection: AsyncConnection, events: Sequence[Event[PatientContactChanged]]
+) -> None:
+    """Keeps the encrypted contact blocks as they came; an erased patient's is never stored again."""
+    rows = _newest(events, lambda event: Key(event.clinic_id, event.data.patient_id))
+    contacts = [e.data.contact for _, _, e in rows]
+    await connection.exec_driver_sql(
+        _CONTACTS,
+        (
+            [key.clinic_id for key, _, _ in rows],
+            [key.id for key, _, _ in rows],
+            [contact.key_id if contact else None for contact in contacts],
+            [base64.b64decode(contact.ciphertext) if contact else None for contact in contacts],
+            [precedence for _, precedence, _ in rows],
+        ),
+    )
+
+
+_ERASURES = """
+INSERT INTO patient AS p (clinic_id, patient_id, erased_at)
+SELECT clinic_id, patient_id, min(erased_at)
+FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS e (clinic_id, patient_id, erased_at)
+GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+    contact_key_id = NULL, contact_ciphertext = NULL,
+    erased_at = LEAST(p.erased_at, excluded.erased_at)
+"""
+
+
+async def erase_patients(
+    connection: AsyncConnection, events: Sequence[Event[PatientErased]]
+) -> None:
+    """Removes the contacts for good; erasure is terminal, so no precedence can undo it."""
+    await connection.exec_driver_sql(
+        _ERASURES,
+        (
+            [e.clinic_id for e in events],
+            [e.data.patient_id for e in events],
+            [e.time for e in events],
+        ),
+    )
+
+
+def _where_newer(columns: str, precedence: str) -> str:
+    newer = f"a.{precedence} IS NULL OR excluded.{precedence} > a.{precedence}"
+    return ", ".join(
+        f"{column} = CASE WHEN {newer} THEN excluded.{column} ELSE a.{column} END"
+        for column in columns.split()
+    )
+
+
+_SCHEDULE = (
+    "practitioner_id service_code modality starts_at ends_at booked_at scheduled_at "
+    "schedule_precedence"
+)
+_STATUS = "patient_id status status_precedence"
+
+# The two groups stand apart: a cancellation that came first keeps the status, its booking brings the plan.
+_SCHEDULES = f"""
+INSERT INTO appointment AS a
+    (clinic_id, appointment_id, patient_id, practitioner_id, service_code, modality,
+     starts_at, ends_at, booked_at, scheduled_at, schedule_precedence, status, status_precedence)
+SELECT *, 'booked', s.schedule_precedence FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[],
+    $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::timestamptz[],
+    $10::timestamptz[], $11::text[]) AS s (clinic_id, appointment_id, patient_id, practitioner_id,
+    service_code, modality, starts_at, ends_at, booked_at, scheduled_at, schedule_precedence)
+ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
+    {_where_newer(_SCHEDULE, "schedule_precedence")}, {_where_newer(_STATUS, "status_precedence")}
+WHERE a.schedule_precedence IS NULL OR excluded.schedule_precedence > a.schedule_precedence
+    OR excluded.status_precedence > a.status_precedence
+RETURNING clinic_id, appointment_id, patient_id
+"""  # noqa: S608  # built of the constants above
+
+
+async def save_schedules(
+    connection: AsyncConnection, events: Sequence[Event[AppointmentBooked]]
+) -> list[Touched]:
+    """Writes the plan and the status of booked and rescheduled appointments; returns what changed."""
+    rows = _newest(events, lambda event: Key(event.clinic_id, event.data.appointment_id))
+    result = await connection.exec_driver_sql(
+        _SCHEDULES,
+        (
+            [key.clinic_id for key, _, _ in rows],
+            [key.id for key, _, _ in rows],
+            [e.data.patient_id for _, _, e in rows],
+            [e.data.practitioner_id for _, _, e in rows],
+            [e.data.service_code for _, _, e in rows],
+            [e.data.modality for _, _, e in rows],
+            [e.data.starts_at for _, _, e in rows],
+            [e.data.ends_at for _, _, e in rows],
+            [e.data.booked_at or e.time for _, _, e in rows],
+            [_scheduled_at(e) for _, _, e in rows],
+            [precedence for _, precedence, _ in rows],
+        ),
+    )
+    return [Touched(*row) for row in result]
+
+
+def _scheduled_at(event: Event[AppointmentBooked]) -> datetime:
+    is_first = event.data.TYPE == AppointmentBooked.TYPE
+    return (event.data.booked_at or event.time) if is_first else event.time
+
+
+_STATUSES = f"""
+INSERT INTO appointment AS a (clinic_id, appointment_id, patient_id, status, status_precedence)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[])
+ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET {_where_newer(_STATUS, "status_precedence")}
+WHERE excluded.status_precedence > a.status_precedence
+RETURNING clinic_id, appointment_id, patient_id
+"""  # noqa: S608  # built of the constants above
+
+
+class StatusRow(NamedTuple):
+    """A status that an event gives to an appointment."""
+
+    clinic_id: UUID
+    appointment_id: UUID
+    patient_id: UUID
+    status: str
+    precedence: str
+
+
+async def save_statuses(
+    connection: AsyncConnection, statuses: Iterable[StatusRow]
+) -> list[Touched]:
+    """Writes statuses of appointments, known or not; returns those that stand now."""
+    standing: dict[Key, StatusRow] = {}
+    for row in statuses:
+        key = Key(row.clinic_id, row.appointment_id)
+        if key not in standing or row.precedence > standing[key].precedence:
+            standing[key] = row
+    rows = [standing[key] for key in sorted(standing)]
+    if not rows:
+        return []
+    result = await connection.exec_driver_sql(
+        _STATUSES, tuple([*column] for column in zip(*rows, strict=True))
+    )
+    return [Touched(*row) for row in result]
+
+
+_VISITS = """
+INSERT INTO visit AS v (clinic_id, visit_id, patient_id, appointment_id, practitioner_id, service_code,
+    kind, outcome, referral_urgency, next_visit_due_on, completed_at, precedence)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::date[], $11::timestamptz[], $12::text[])
+ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
+    patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
+    practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
+    kind = excluded.kind, outcome = excluded.outcome, referral_urgency = excluded.referral_urgency,
+    next_visit_due_on = excluded.next_visit_due_on, completed_at = excluded.completed_at,
+    precedence = excluded.precedence
+WHERE excluded.precedence > v.precedence
+RETURNING clinic_id, visit_id
+"""
+
+
+async def save_visits(
+    connection: AsyncConnection, events: Sequence[Event[VisitCompleted]]
+) -> list[Event[VisitCompleted]]:
+    """Writes completed visits; returns the events that stand."""
+    rows = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
+    data = [e.data for _, _, e in rows]
+    result = await connection.exec_driver_sql(
+        _VISITS,
+        (
+            [key.clinic_id for key, _, _ in rows],
+            [key.id for key, _, _ in rows],
+            [d.patient_id for d in data],
+            [d.appointment_id for d in data],
+            [d.practitioner_id for d in data],
+            [d.service_code for d in data],
+            [d.kind for d in data],
+            [d.outcome for d in data],
+            [d.referral.urgency if d.referral else None for d in data],
+            [d.next_visit_due_on for d in data],
+            [d.completed_at for d in data],
+            [precedence for _, precedence, _ in rows],
+        ),
+    )
+    changed = {Key(*row) for row in result}
+    return [event for key, _, event in rows if key in changed]
+
+
+def status_rows(events: Iterable[Event[Any]], status: str) -> list[StatusRow]:
+    """What events of an appointment's life say about its status."""
+    return [
+        StatusRow(
+            event.clinic_id,
+            event.data.appointment_id,
+            event.data.patient_id,
+            status,
+            event.precedence,
+        )
+        for event in events
+    ]
+

@@ -1,0 +1,1 @@
+"""Texts of the messages and how they become what a person reads."""
