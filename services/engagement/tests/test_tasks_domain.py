@@ -5,6 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from engagement.tasks.domain import (
     AGE_LIMIT,
     SNOOZE_LIMIT,
@@ -19,8 +22,6 @@ from engagement.tasks.domain import (
     finished,
 )
 from engagement.tasks.scripts import SCRIPTS, script_for
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
 NEW = NewTask(
