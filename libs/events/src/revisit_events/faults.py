@@ -73,6 +73,8 @@ def _pointer_and_detail(error: ErrorDetails, contract: type[BaseModel]) -> tuple
 def _expected(error: ErrorDetails, contract: type[BaseModel]) -> str:
     if error["type"] == "literal_error":
         return f"one of {error['ctx']['expected']}".replace("'", "")
+    if error["type"] == "json_invalid":
+        return "valid JSON"
     if error["type"] in {"model_type", "model_attributes_type"}:
         return "an object"
     if error["type"] == "tuple_type":
