@@ -1,0 +1,1 @@
+"""Booking over HTTP: one module a noun; each turns JSON into commands and values into JSON."""

@@ -1,0 +1,113 @@
+"""Booking's inputs: one function an event, and the table at the end."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from revisit_events.consumer import Handler
+from revisit_events.contracts import (
+    AppointmentAnswered,
+    AppointmentNoShowRiskScored,
+    EventData,
+    LinkIssued,
+)
+from revisit_events.envelope import Event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking import tables
+from booking.domain.link import Answer, Reply
+from booking.projection import run, upsert_statement
+from booking.usecases.answers import Received, take_answers
+
+KEEP_LINKS = """
+INSERT INTO link (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at)
+SELECT DISTINCT ON (clinic_id, token_hash) *
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::timestamptz[],
+            $8::timestamptz[])
+  AS issued (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at)
+ORDER BY clinic_id, token_hash
+ON CONFLICT DO NOTHING
+"""
+RISKS = upsert_statement(
+    tables.appointment,
+    (
+        *("clinic_id", "appointment_id", "patient_id", "no_show_risk_band"),
+        "no_show_risk_precedence",
+    ),
+    "no_show_risk_precedence",
+    keep=("patient_id",),
+)
+PURPOSES = frozenset(Answer)
+
+
+async def on_link_issued(
+    connection: AsyncConnection,
+    events: Sequence[Event[LinkIssued]],
+    now: datetime,  # noqa: ARG001
+) -> None:
+    """Keeps the links whose page is here; surveys and preferences belong to others."""
+    rows = [
+        (
+            event.clinic_id,
+            event.data.token_hash,
+            event.data.purpose,
+            event.data.subject_id,
+            event.data.patient_id,
+            event.data.language,
+            event.time,
+            event.data.expires_at,
+        )
+        for event in events
+        if event.data.purpose in PURPOSES
+    ]
+    if rows:
+        await run(connection, KEEP_LINKS, rows)
+
+
+async def on_appointment_answered(
+    connection: AsyncConnection, events: Sequence[Event[AppointmentAnswered]], now: datetime
+) -> None:
+    """Confirms, cancels or notes the wish to move, as the patient wrote back."""
+    replies = [
+        Received(
+            Reply(
+                event.clinic_id,
+                event.data.appointment_id,
+                Answer(event.data.answer),
+                event.data.reason,
+                event.time,
+            ),
+            cause=event,
+        )
+        for event in events
+    ]
+    await take_answers(connection, replies, now)
+
+
+async def on_appointment_no_show_risk_scored(
+    connection: AsyncConnection,
+    events: Sequence[Event[AppointmentNoShowRiskScored]],
+    now: datetime,  # noqa: ARG001
+) -> None:
+    """Keeps the newest risk band beside the appointment; an unknown appointment becomes a stub."""
+    await run(
+        connection,
+        RISKS,
+        [
+            (
+                event.clinic_id,
+                event.data.appointment_id,
+                event.data.patient_id,
+                event.data.band,
+                event.precedence,
+            )
+            for event in events
+        ],
+    )
+
+
+HANDLERS: Mapping[type[EventData], Handler[Any]] = {
+    LinkIssued: on_link_issued,
+    AppointmentAnswered: on_appointment_answered,
+    AppointmentNoShowRiskScored: on_appointment_no_show_risk_scored,
+}

@@ -1,0 +1,401 @@
+"""What reported facts make of booking's rows: `apply`, for events of any type, in any order.
+
+Called by the intake of `POST /v1/events` and by every use case, so there is one way to state. It is the
+hottest path of the product (every visit of every clinic): one statement a table, arrays in, nothing read
+into Python. Of several events about one row the statement itself takes the one that stands. Keys are
+sorted in each statement and tables come in the same order always, so two batches never deadlock.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import sqlalchemy as sa
+from revisit_events.contracts import (
+    AppointmentBooked,
+    AppointmentCancelled,
+    AppointmentConfirmed,
+    AppointmentNoShow,
+    AppointmentNoShowReversed,
+    AppointmentRescheduled,
+    ClinicRegistered,
+    EventData,
+    LeadLost,
+    PatientContactChanged,
+    PatientErased,
+    PatientRegistered,
+    PatientUpdated,
+    VisitCompleted,
+)
+from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.outbox import publish
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking import tables
+from booking.domain.appointment import Status, no_show_due_at
+
+SOURCE = "/booking"
+
+Row = tuple[Any, ...]
+
+STATUS_AFTER: Mapping[type[EventData], Status] = {
+    AppointmentBooked: Status.BOOKED,
+    AppointmentRescheduled: Status.BOOKED,
+    AppointmentConfirmed: Status.CONFIRMED,
+    AppointmentCancelled: Status.CANCELLED,
+    AppointmentNoShow: Status.NO_SHOW,
+    AppointmentNoShowReversed: Status.ARRIVED,
+    VisitCompleted: Status.COMPLETED,
+}
+"""Where each event leaves the appointment that it names."""
+
+SCHEDULE_COLUMNS = (
+    *("clinic_id", "appointment_id", "patient_id", "practitioner_id", "service_code"),
+    *("specialty_code", "starts_at", "ends_at", "booked_at", "channel", "modality"),
+    *("no_show_due_at", "schedule_precedence"),
+)
+STATUS_COLUMNS = (
+    *("clinic_id", "appointment_id", "patient_id", "status", "status_at", "cancelled_by"),
+    *("cancel_reason_code", "is_late_cancellation", "marked_by", "status_precedence"),
+)
+VISIT_COLUMNS = tuple(tables.visit.columns.keys())
+LEAD_COLUMNS = tuple(tables.lost_lead.columns.keys())
+CLINIC_COLUMNS = (
+    *("clinic_id", "name", "time_zone", "language", "country", "currency", "live_from"),
+    "precedence",
+)
+PATIENT_COLUMNS = (
+    *("clinic_id", "patient_id", "birth_year", "sex", "language", "time_zone", "family_id"),
+    *("payer", "employer_id", "is_chronic", "acquisition_channel", "acquisition_cost_minor"),
+    *("acquisition_currency", "precedence"),
+)
+
+
+def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
+    types = [table.c[name].type.compile(postgresql.dialect()) for name in columns]
+    types = [kind.split(" COLLATE")[0] for kind in types]
+    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, start=1))
+
+
+def upsert_statement(
+    table: sa.Table,
+    columns: Sequence[str],
+    precedence: str,
+    *,
+    keep: Sequence[str] = (),
+    also_set: str = "",
+    only_where: str = "",
+) -> str:
+    """SQL that takes one array a column and lets the greatest precedence of each row stand.
+
+    Args:
+        table: Target; its primary key decides what one row is.
+        columns: The columns of one group, keys and precedence included.
+        precedence: Name of the group's precedence column.
+        keep: Columns for a new row only.
+        also_set: Further assignments where the row changes.
+        only_where: Further condition for a change.
+    """
+    keys = [column.name for column in table.primary_key]
+    names, key_names = ", ".join(columns), ", ".join(keys)
+    changes = [f"{name} = excluded.{name}" for name in columns if name not in {*keys, *keep}]
+    changes += [also_set] if also_set else []
+    condition = f"excluded.{precedence} > {table.name}.{precedence}"
+    condition += f" AND {only_where}" if only_where else ""
+    # Every name comes from the table objects of this package.
+    return (
+        f"INSERT INTO {table.name} ({names}) "  # noqa: S608
+        f"SELECT DISTINCT ON ({key_names}) {names} FROM unnest({_arrays(table, columns)}) "
+        f'AS reported ({names}) ORDER BY {key_names}, {precedence} COLLATE "C" DESC '
+        f"ON CONFLICT ({key_names}) DO UPDATE SET {', '.join(changes)} WHERE {condition}"
+    )
+
+
+def stub_statement(table: sa.Table) -> str:
+    """SQL that takes one array a key column and makes rows for the keys that have none."""
+    keys = [column.name for column in table.primary_key]
+    names = ", ".join(keys)
+    return (
+        f"INSERT INTO {table.name} ({names}) SELECT DISTINCT {names} "  # noqa: S608
+        f"FROM unnest({_arrays(table, keys)}) AS named ({names}) ORDER BY {names} "
+        "ON CONFLICT DO NOTHING"
+    )
+
+
+PATIENT_STUBS = stub_statement(tables.patient)
+PRACTITIONER_STUBS = stub_statement(tables.practitioner)
+SERVICE_STUBS = stub_statement(tables.service)
+SCHEDULES = upsert_statement(
+    tables.appointment,
+    SCHEDULE_COLUMNS,
+    "schedule_precedence",
+    keep=("patient_id",),
+    # A new plan answers the wish to move the old one.
+    also_set="move_requested_at = NULL",
+)
+STATUSES = upsert_statement(
+    tables.appointment,
+    STATUS_COLUMNS,
+    "status_precedence",
+    also_set="version = appointment.version + 1",
+)
+VISITS = upsert_statement(tables.visit, VISIT_COLUMNS, "precedence")
+LEADS = upsert_statement(tables.lost_lead, LEAD_COLUMNS, "precedence")
+CLINICS = upsert_statement(
+    tables.clinic, CLINIC_COLUMNS, "precedence", also_set="version = clinic.version + 1"
+)
+PATIENTS = upsert_statement(
+    tables.patient,
+    PATIENT_COLUMNS,
+    "precedence",
+    also_set="version = patient.version + 1",
+    only_where="patient.erased_at IS NULL",
+)
+ERASE = """
+INSERT INTO patient (clinic_id, patient_id, erased_at)
+SELECT clinic_id, patient_id, min(erased_at)
+FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS erased (clinic_id, patient_id, erased_at)
+GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+  birth_year = NULL, sex = NULL, language = NULL, time_zone = NULL, family_id = NULL, payer = NULL,
+  employer_id = NULL, is_chronic = NULL, acquisition_channel = NULL, acquisition_cost_minor = NULL,
+  acquisition_currency = NULL, identity_encrypted = NULL, contacts_encrypted = NULL, precedence = '',
+  erased_at = least(patient.erased_at, excluded.erased_at), version = patient.version + 1
+"""
+FORGET_IDENTIFIERS = """
+DELETE FROM identifier USING unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
+WHERE identifier.clinic_id = erased.clinic_id AND noun = 'patient' AND id = erased.patient_id
+"""
+KEEP_IDENTIFIERS = """
+INSERT INTO identifier (clinic_id, noun, id, identifier)
+SELECT DISTINCT ON (clinic_id, noun, id) clinic_id, noun, id, identifier
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) AS named (clinic_id, noun, id, identifier)
+WHERE noun <> 'patient' OR NOT EXISTS (
+  SELECT FROM patient
+  WHERE patient.clinic_id = named.clinic_id AND patient_id = named.id AND erased_at IS NOT NULL
+)
+ORDER BY clinic_id, noun, id, identifier
+ON CONFLICT DO NOTHING
+"""
+
+
+async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:  # noqa: ARG001
+    """Brings the rows to what the events report; the same for any order and repetition.
+
+    Args:
+        connection: Inside the transaction of the request.
+        events: Events of types that booking owns.
+        now: Moment of the request; facts carry their own times, so nothing depends on it.
+    """
+    schedules: list[Row] = []
+    statuses: list[Row] = []
+    visits: list[Row] = []
+    leads: list[Row] = []
+    clinics: list[Row] = []
+    patients: list[Row] = []
+    erased: list[AnyEvent] = []
+    for event in events:
+        match event.data:
+            case VisitCompleted() as data:
+                precedence = event.precedence
+                visits.append(_visit_row(event, data, precedence))
+                if data.appointment_id is not None:
+                    statuses.append(_status_row(event, precedence))
+            case AppointmentBooked() as data:  # and rescheduled, its subclass
+                precedence = event.precedence
+                schedules.append(_schedule_row(event, data, precedence))
+                statuses.append(_status_row(event, precedence))
+            case PatientRegistered() as data:  # and updated, its subclass
+                patients.append(_patient_row(event, data))
+            case LeadLost() as data:
+                leads.append(_lead_row(event, data))
+            case ClinicRegistered() as data:
+                clinics.append(_clinic_row(event, data))
+            case PatientErased():
+                erased.append(event)
+            case _ if type(event.data) in STATUS_AFTER:
+                statuses.append(_status_row(event, event.precedence))
+    await _make_stubs(connection, events)
+    for statement, rows in (
+        (CLINICS, clinics),
+        (PATIENTS, patients),
+        (SCHEDULES, schedules),
+        (STATUSES, statuses),
+        (VISITS, visits),
+        (LEADS, leads),
+    ):
+        if rows:
+            await run(connection, statement, rows)
+    if erased:
+        await _erase(connection, erased)
+
+
+async def run(connection: AsyncConnection, statement: str, rows: Iterable[Row]) -> None:
+    """Executes a statement that takes one array a column.
+
+    Args:
+        connection: Inside a transaction.
+        statement: SQL with one array parameter a column.
+        rows: At least one.
+    """
+    await connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
+
+
+async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    """Remembers the clinic's own names of records.
+
+    Args:
+        connection: Inside a transaction.
+        rows: Clinic, noun, our UUID, the clinic's identifier.
+    """
+    if rows:
+        await run(connection, KEEP_IDENTIFIERS, rows)
+
+
+async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
+    patients: list[Row] = []
+    practitioners: set[Row] = set()
+    services: set[Row] = set()
+    for event in events:
+        data, clinic_id = event.data, event.clinic_id
+        if patient_id := getattr(data, "patient_id", None):
+            patients.append((clinic_id, patient_id))
+        if practitioner_id := getattr(data, "practitioner_id", None):
+            practitioners.add((clinic_id, practitioner_id))
+        if service_code := getattr(data, "service_code", None):
+            services.add((clinic_id, service_code))
+    for statement, rows in (
+        (PATIENT_STUBS, patients),
+        (PRACTITIONER_STUBS, practitioners),
+        (SERVICE_STUBS, services),
+    ):
+        if rows:
+            await run(connection, statement, rows)
+
+
+async def _erase(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
+    """Empties the patients' rows and tells those who hold contacts: the tombstone."""
+    keys = [(event.clinic_id, event.data.patient_id) for event in events]  # type: ignore[attr-defined]
+    await run(
+        connection, ERASE, [(*key, event.time) for key, event in zip(keys, events, strict=True)]
+    )
+    await run(connection, FORGET_IDENTIFIERS, keys)
+    await publish(
+        connection,
+        [
+            new_event(
+                PatientContactChanged(patient_id=patient_id, contact=None),
+                source=SOURCE,
+                clinic_id=clinic_id,
+                time=event.time,
+                sequence=event.sequence,
+                cause=event,
+                id=uuid5(NAMESPACE_URL, f"tombstone {event.source} {event.id}").hex,
+            )
+            for (clinic_id, patient_id), event in zip(keys, events, strict=True)
+        ],
+    )
+
+
+def _schedule_row(event: AnyEvent, data: AppointmentBooked, precedence: str) -> Row:
+    return (
+        event.clinic_id,
+        data.appointment_id,
+        data.patient_id,
+        data.practitioner_id,
+        data.service_code,
+        data.specialty_code,
+        data.starts_at,
+        data.ends_at,
+        data.booked_at or event.time,
+        data.channel,
+        data.modality,
+        no_show_due_at(data.starts_at, data.ends_at),
+        precedence,
+    )
+
+
+def _status_row(event: AnyEvent, precedence: str) -> Row:
+    data = event.data
+    by = reason_code = is_late = marked_by = None
+    if isinstance(data, AppointmentCancelled):
+        by, reason_code, is_late = data.by, data.reason_code, data.late
+    elif isinstance(data, AppointmentNoShow):
+        marked_by = data.marked_by
+    return (
+        event.clinic_id,
+        data.appointment_id,  # type: ignore[attr-defined]
+        data.patient_id,  # type: ignore[attr-defined]
+        STATUS_AFTER[type(data)].value,
+        event.time,
+        by,
+        reason_code,
+        is_late,
+        marked_by,
+        precedence,
+    )
+
+
+def _visit_row(event: AnyEvent, data: VisitCompleted, precedence: str) -> Row:
+    referral = data.referral
+    return (
+        event.clinic_id,
+        data.visit_id,
+        data.appointment_id,
+        data.patient_id,
+        data.practitioner_id,
+        data.service_code,
+        data.specialty_code,
+        data.kind,
+        data.outcome,
+        data.arrived_at,
+        data.started_at,
+        data.completed_at,
+        data.next_visit_due_on,
+        referral.reason if referral else None,
+        referral.urgency if referral else None,
+        data.charged_minor,
+        data.cost_minor,
+        data.currency,
+        precedence,
+    )
+
+
+def _lead_row(event: AnyEvent, data: LeadLost) -> Row:
+    who = (event.clinic_id, data.lead_id, data.patient_id)
+    return (*who, data.channel, data.reason_code, event.time, event.precedence)
+
+
+def _clinic_row(event: AnyEvent, data: ClinicRegistered) -> Row:
+    return (
+        event.clinic_id,
+        data.name,
+        data.time_zone,
+        data.language,
+        data.country,
+        data.currency,
+        data.live_from or event.time,
+        event.precedence,
+    )
+
+
+def _patient_row(event: AnyEvent, data: PatientRegistered) -> Row:
+    acquisition = data.acquisition
+    return (
+        event.clinic_id,
+        data.patient_id,
+        data.birth_year,
+        data.sex,
+        data.language,
+        data.time_zone,
+        data.family_id,
+        data.payer,
+        data.employer_id,
+        data.chronic,
+        acquisition.channel if acquisition else None,
+        acquisition.cost_minor if acquisition else None,
+        acquisition.currency if acquisition else None,
+        event.precedence,
+    )

@@ -1,0 +1,146 @@
+"""Patients: who they are is encrypted in its columns, bound to the row it belongs to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from revisit_chassis.crypto import Keyring
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking import tables
+from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
+from booking.store.rows import is_row, time_of
+
+
+async def is_erased(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> bool:
+    """Whether the patient was erased."""
+    query = sa.select(tables.patient.c.erased_at).where(
+        is_row(tables.patient, clinic_id, patient_id=patient_id)
+    )
+    return (await connection.execute(query)).scalar() is not None
+
+
+async def patient(
+    connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient_id: UUID
+) -> Patient | None:
+    """One patient with name and contacts in clear."""
+    query = sa.select(tables.patient).where(
+        is_row(tables.patient, clinic_id, patient_id=patient_id)
+    )
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else _patient_from_row(row, keyring)
+
+
+async def lock_patient(
+    connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient_id: UUID
+) -> Patient:
+    """One patient, locked until the transaction ends; a stub where there was none."""
+    return _patient_from_row(await _locked_row(connection, clinic_id, patient_id), keyring)
+
+
+async def _locked_row(
+    connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
+) -> Mapping[Any, Any]:
+    await connection.exec_driver_sql(
+        "INSERT INTO patient (clinic_id, patient_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        (clinic_id, patient_id),
+    )
+    query = (
+        sa.select(tables.patient)
+        .where(is_row(tables.patient, clinic_id, patient_id=patient_id))
+        .with_for_update()
+    )
+    return (await connection.execute(query)).mappings().one()
+
+
+async def lock_bare(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Patient:
+    """One patient, locked, without what is encrypted; a stub where there was none."""
+    row = await _locked_row(connection, clinic_id, patient_id)
+    return _patient_from_row(row, None)
+
+
+async def save_person(
+    connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient: Patient
+) -> None:
+    """Writes name, date of birth and contacts, encrypted under the active key."""
+    key = (clinic_id, patient.patient_id)
+    identity: dict[str, Any] = {"name": asdict(patient.identity.name)}
+    if patient.identity.birth_on is not None:
+        identity["birth_on"] = patient.identity.birth_on.isoformat()
+    await connection.execute(
+        sa.update(tables.patient)
+        .where(is_row(tables.patient, clinic_id, patient_id=patient.patient_id))
+        .values(
+            identity_encrypted=keyring.encrypt(_json(identity), _context("identity", *key)),
+            contacts_encrypted=keyring.encrypt(
+                _json(contacts_document(patient.contacts)), _context("contacts", *key)
+            ),
+            version=patient.version,
+        )
+    )
+
+
+def contacts_document(contacts: Contacts) -> dict[str, Any]:
+    """Contacts as JSON holds them, without what is unknown."""
+    document: dict[str, Any] = dict(contacts.messengers)
+    document |= {"phone": contacts.phone, "email": contacts.email}
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _context(column: str, clinic_id: UUID, patient_id: UUID) -> bytes:
+    # Authenticated with the ciphertext: a block copied to another row or column does not decrypt.
+    return f"booking.patient.{column}:{clinic_id}:{patient_id}".encode()
+
+
+def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patient:
+    key = (row["clinic_id"], row["patient_id"])
+    identity, contacts = Identity(), Contacts()
+    if keyring and row["identity_encrypted"] is not None:
+        document = json.loads(
+            keyring.decrypt(row["identity_encrypted"], _context("identity", *key))
+        )
+        birth_on = document.get("birth_on")
+        identity = Identity(
+            Name(**document["name"]), date.fromisoformat(birth_on) if birth_on else None
+        )
+    if keyring and row["contacts_encrypted"] is not None:
+        document = json.loads(
+            keyring.decrypt(row["contacts_encrypted"], _context("contacts", *key))
+        )
+        phone, email = document.pop("phone", None), document.pop("email", None)
+        contacts = Contacts(phone, email, tuple(sorted(document.items())))
+    return Patient(
+        patient_id=row["patient_id"],
+        particulars=_particulars_from_row(row),
+        identity=identity,
+        contacts=contacts,
+        is_registered=bool(row["precedence"]),
+        told_at=time_of(row["precedence"]),
+        erased_at=row["erased_at"],
+        version=row["version"],
+    )
+
+
+def _particulars_from_row(row: Mapping[Any, Any]) -> Particulars:
+    acquisition = Acquisition(
+        row["acquisition_channel"], row["acquisition_cost_minor"], row["acquisition_currency"]
+    )
+    return Particulars(
+        birth_year=row["birth_year"],
+        sex=row["sex"],
+        language=row["language"],
+        time_zone=row["time_zone"],
+        family_id=row["family_id"],
+        payer=row["payer"],
+        employer_id=row["employer_id"],
+        is_chronic=bool(row["is_chronic"]),
+        acquisition=acquisition if acquisition != Acquisition(None, None, None) else None,
+    )

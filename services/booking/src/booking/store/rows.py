@@ -1,0 +1,21 @@
+"""Conditions that every query needs."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+Key = tuple[UUID, UUID]
+"""Clinic and id."""
+
+
+def is_row(table: sa.Table, clinic_id: UUID, **key: object) -> sa.ColumnElement[bool]:
+    """Condition on a clinic's row, by its key."""
+    return sa.and_(
+        table.c.clinic_id == clinic_id, *(table.c[name] == value for name, value in key.items())
+    )
+
+
+def time_of(precedence: str) -> datetime | None:
+    """When the fact that stands happened: every precedence begins with it; None for ''."""
+    return datetime.fromisoformat(precedence.split(" ", 1)[0]) if precedence else None

@@ -1,0 +1,151 @@
+"""What the page behind a link says, in the languages that patients read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from booking.domain.link import Answer
+
+FALLBACK_LANGUAGE = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """All words of the page in one language."""
+
+    weekdays: tuple[str, ...]
+    months: tuple[str, ...]
+    moment: str
+    question: Mapping[Answer, str]
+    button: Mapping[Answer, str]
+    done: Mapping[Answer, str]
+    done_before: Mapping[Answer, str]
+    reason_label: str
+    reasons: Mapping[str, str]
+    over: str
+    expired: str
+    unknown: str
+    call_us: str
+
+
+RUSSIAN = Texts(
+    weekdays=(
+        *("понедельник", "вторник", "среда", "четверг", "пятница", "суббота"),
+        "воскресенье",
+    ),
+    months=(
+        *("января", "февраля", "марта", "апреля", "мая", "июня", "июля", "августа"),
+        *("сентября", "октября", "ноября", "декабря"),
+    ),
+    moment="{weekday}, {day} {month}, {time}",
+    question={
+        Answer.CONFIRM: "Вы придёте на приём?",
+        Answer.CANCEL: "Отменить запись?",
+        Answer.MOVE: "Перенести запись на другое время?",
+    },
+    button={
+        Answer.CONFIRM: "Да, приду",
+        Answer.CANCEL: "Отменить запись",
+        Answer.MOVE: "Да, перенести",
+    },
+    done={
+        Answer.CONFIRM: "Спасибо, запись подтверждена. Ждём вас.",
+        Answer.CANCEL: "Запись отменена. Спасибо, что предупредили.",
+        Answer.MOVE: "Мы позвоним вам, чтобы выбрать другое время. Пока запись остаётся в силе.",
+    },
+    done_before={
+        Answer.CONFIRM: "Вы уже ответили по этой ссылке: запись подтверждена.",
+        Answer.CANCEL: "Вы уже ответили по этой ссылке: запись отменена.",
+        Answer.MOVE: "Вы уже ответили по этой ссылке: мы позвоним вам, чтобы выбрать другое время.",
+    },
+    reason_label="Почему? (можно не отвечать)",
+    reasons={
+        "illness": "Заболел(а)",
+        "no_time": "Не успеваю",
+        "price": "Дорого",
+        "went_elsewhere": "Иду в другое место",
+        "feeling_better": "Стало лучше",
+    },
+    over="Эту запись уже нельзя изменить по ссылке.",
+    expired="Срок действия ссылки истёк.",
+    unknown="Такой ссылки нет.",
+    call_us="Если что-то не так, позвоните в клинику.",
+)
+ENGLISH = Texts(
+    weekdays=(
+        *("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"),
+        "Sunday",
+    ),
+    months=(
+        *("January", "February", "March", "April", "May", "June", "July", "August"),
+        *("September", "October", "November", "December"),
+    ),
+    moment="{weekday} {day} {month}, {time}",
+    question={
+        Answer.CONFIRM: "Are you coming to your appointment?",
+        Answer.CANCEL: "Cancel your appointment?",
+        Answer.MOVE: "Move your appointment to another time?",
+    },
+    button={
+        Answer.CONFIRM: "Yes, I am coming",
+        Answer.CANCEL: "Cancel the appointment",
+        Answer.MOVE: "Yes, move it",
+    },
+    done={
+        Answer.CONFIRM: "Thank you, your appointment is confirmed. See you then.",
+        Answer.CANCEL: "Your appointment is cancelled. Thank you for telling us.",
+        Answer.MOVE: "We will call you to find another time. Until then the appointment stands.",
+    },
+    done_before={
+        Answer.CONFIRM: "You have answered by this link: the appointment was confirmed.",
+        Answer.CANCEL: "You have answered by this link: the appointment was cancelled.",
+        Answer.MOVE: "You have answered by this link: we will call you to find another time.",
+    },
+    reason_label="Why? (you need not answer)",
+    reasons={
+        "illness": "I am ill",
+        "no_time": "I cannot make it",
+        "price": "It costs too much",
+        "went_elsewhere": "I am going elsewhere",
+        "feeling_better": "I feel better",
+    },
+    over="This appointment cannot be changed by the link any more.",
+    expired="This link has expired.",
+    unknown="There is no such link.",
+    call_us="If something is wrong, please call the clinic.",
+)
+TEXTS: Mapping[str, Texts] = {"ru": RUSSIAN, "en": ENGLISH}
+
+
+def language_of(tag: str | None) -> str:
+    """The language to write in for a BCP 47 tag.
+
+    >>> language_of("ru-RU"), language_of("de"), language_of(None)
+    ('ru', 'en', 'en')
+    """
+    primary = (tag or FALLBACK_LANGUAGE).partition("-")[0].lower()
+    return primary if primary in TEXTS else FALLBACK_LANGUAGE
+
+
+def moment(texts: Texts, at: datetime, time_zone: str) -> str:
+    """A time as people say it.
+
+    Args:
+        texts: Words of the language.
+        at: The time.
+        time_zone: IANA zone of the reader.
+
+    >>> from datetime import UTC
+    >>> moment(RUSSIAN, datetime(2026, 1, 15, 12, 30, tzinfo=UTC), "Europe/Moscow")
+    'четверг, 15 января, 15:30'
+    >>> moment(ENGLISH, datetime(2026, 1, 15, 12, 30, tzinfo=UTC), "Europe/Moscow")
+    'Thursday 15 January, 15:30'
+    """
+    local = at.astimezone(ZoneInfo(time_zone))
+    return texts.moment.format(
+        weekday=texts.weekdays[local.weekday()],
+        day=local.day,
+        month=texts.months[local.month - 1],
+        time=f"{local:%H:%M}",
+    )
