@@ -1,0 +1,133 @@
+"""Connections to a service's database; the only way to one is a transaction that names its clinics.
+
+Callers get SQLAlchemy Core connections. Row-level security reads `app.clinics`, which is set for the
+transaction and forgotten with it, so a connection of the pool never carries a tenant over.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import MetaData
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+NAMING_CONVENTION = {
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "pk": "%(table_name)s_pkey",
+}
+
+CONNECT_TIMEOUT_SECONDS = 5
+COMMAND_TIMEOUT_SECONDS = 60
+
+# Classes of SQLSTATE that speak of the infrastructure and not of the data: connection, transaction
+# rollback (deadlock, serialization), insufficient resources, operator intervention, system error.
+INFRASTRUCTURE_CLASSES = ("08", "40", "53", "57", "58")
+INFRASTRUCTURE_STATES = ("55P03", "25006")
+
+
+def metadata() -> MetaData:
+    """Gives table metadata with the project's naming of constraints."""
+    return MetaData(naming_convention=NAMING_CONVENTION)
+
+
+def driver_url(url: str) -> str:
+    """Gives SQLAlchemy's form of a `postgresql://` address.
+
+    >>> driver_url("postgresql://a:b@c/d")
+    'postgresql+asyncpg://a:b@c/d'
+    """
+    return "postgresql+asyncpg://" + url.split("://", 1)[1]
+
+
+class Database:
+    """One user's connections to one database.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`.
+        pool_size: Connections kept open.
+        application_name: Name under which PostgreSQL shows the connections.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, application_name: str = "revisit") -> None:
+        self.url = url
+        self.engine: AsyncEngine = create_async_engine(
+            driver_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_SECONDS,
+                "command_timeout": COMMAND_TIMEOUT_SECONDS,
+                "server_settings": {"application_name": application_name, "timezone": "UTC"},
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self, clinics: Collection[UUID]) -> AsyncIterator[AsyncConnection]:
+        """Opens a transaction that sees the rows of some clinics; commits at its end.
+
+        Args:
+            clinics: Whose rows row-level security lets through.
+        """
+        async with self.engine.begin() as connection:
+            await set_clinics(connection, clinics)
+            yield connection
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Opens a transaction that sees no clinic; for tables whose policy asks for none."""
+        async with self.transaction(()) as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self.engine.dispose()
+
+
+async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) -> None:
+    """Names the clinics that the running transaction sees.
+
+    Args:
+        connection: Inside a transaction.
+        clinics: All of them; an earlier setting is replaced.
+    """
+    text = "{" + ",".join(map(str, clinics)) + "}"
+    await connection.exec_driver_sql("SELECT set_config('app.clinics', $1, true)", (text,))
+
+
+def is_infrastructure_fault(error: BaseException) -> bool:
+    """Tells whether an error says that the database was out of reach or busy.
+
+    Such an error is worth a retry; any other one would come again.
+
+    Args:
+        error: What was raised by a statement, a connect or a wait.
+    """
+    if isinstance(
+        error, OSError | asyncio.TimeoutError | PoolTimeoutError | asyncpg.InterfaceError
+    ):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or isinstance(error, InterfaceError):
+            return True
+        state = getattr(error.orig, "sqlstate", None) or ""
+        cause = getattr(error.orig, "__cause__", None)
+        return (
+            _is_infrastructure_state(state)
+            or (isinstance(error, OperationalError) and not state)
+            or (cause is not None and is_infrastructure_fault(cause))
+        )
+    if isinstance(error, asyncpg.PostgresError):
+        return _is_infrastructure_state(error.sqlstate or "")
+    return False
+
+
+def _is_infrastructure_state(state: str) -> bool:
+    return state.startswith(INFRASTRUCTURE_CLASSES) or state in INFRASTRUCTURE_STATES
