@@ -16,8 +16,8 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from revisit_chassis.identifiers import canonical_id
 
+from revisit_chassis.identifiers import canonical_id
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import Time
@@ -88,7 +88,7 @@ def receive(request: RawRequest, clinic_id: UUID, accepted: Accepted) -> Recepti
                 raise RefusedError(too_large("an event may have at most 256 KiB"))  # noqa: TRY301
             events.append((index, _event(raw, clinic_text, accepted, reception)))
         except RefusedError as fault:
-            reception.refused.append(Refused(index, _given_id(raw), fault.refusal))
+            reception.refused.append(Refused(index, fitting_text(raw, "id"), fault.refusal))
     return reception
 
 
@@ -213,10 +213,16 @@ def _optional_text(raw: dict[str, Any], name: str) -> str | None:
     return None if raw.get(name) is None else _text(raw, name)
 
 
-def _given_id(raw: Any) -> str | None:
-    """Gives a refused event's id, if it is one that can be answered."""
-    given = raw.get("id") if type(raw) is dict else None
-    return given if type(given) is str and not _UNFIT.search(given[:_MAX_ATTRIBUTE]) else None
+def fitting_text(raw: Any, name: str) -> str | None:
+    """Gives an attribute of a raw event, if it is one that can be stored and answered.
+
+    Args:
+        raw: The event as it came.
+        name: The attribute.
+    """
+    given = raw.get(name) if type(raw) is dict else None
+    is_fit = type(given) is str and len(given) <= _MAX_ATTRIBUTE and not _UNFIT.search(given)
+    return given if is_fit else None
 
 
 def _time(given: Any) -> datetime:

@@ -1,0 +1,281 @@
+"""Takes events in from outside: identity, state, outbox and refusals in one transaction.
+
+`Intake.submit` answers after the commit only. Requests that wait together share a transaction
+(`group_commit`); if it fails, each falls back to its own, and a batch falls back to its events.
+"""
+
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from revisit_chassis.clock import Clock
+from revisit_chassis.crypto import Keyring
+from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_events import rejected
+from revisit_events.contracts import EventData
+from revisit_events.digest import body_digest
+from revisit_events.envelope import AnyEvent
+from revisit_events.group_commit import GroupCommit
+from revisit_events.http import RawRequest
+from revisit_events.intake_metrics import EVENTS, UNKNOWN_FIELDS
+from revisit_events.outbox import publish
+from revisit_events.reception import Accepted, Reception, Refused, fitting_text, receive
+from revisit_events.refusal import identity_conflict, not_stored
+
+Apply = Callable[[AsyncConnection, Sequence[AnyEvent], datetime], Awaitable[None]]
+"""Applies new events to the service's state, in any order, inside the transaction given."""
+
+Identifier = tuple[UUID, str, UUID, str]
+"""Clinic, noun, canonical id and the clinic's own identifier."""
+
+Remember = Callable[[AsyncConnection, Sequence[Identifier]], Awaitable[None]]
+
+_ATTEMPTS = 3
+# What a correction on either side may cure; an event of another clinic is none of this one's.
+_KEPT = frozenset({409, 422, 500})
+_Key = tuple[UUID, str, str]
+
+_CLAIM = """
+INSERT INTO intake (clinic_id, source, event_id, body_digest)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
+ON CONFLICT DO NOTHING RETURNING clinic_id, source, event_id
+"""
+_TAKEN = """
+SELECT clinic_id, source, event_id, body_digest FROM intake
+JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS given (clinic_id, source, event_id)
+USING (clinic_id, source, event_id)
+"""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request's events, by their place in it."""
+
+    accepted: list[int] = field(default_factory=list)
+    duplicate: list[int] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Intake:
+    """The intake of a service.
+
+    Args:
+        database: The service's.
+        service: Its name, for metrics.
+        contracts: What it takes: current contracts, older versions, or ones with private fields.
+        apply: Applies new events to the service's state.
+        keyring: Encrypts refused events.
+        clock: Business time.
+        remember: Keeps the clinic's own identifiers, where the service shows them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        service: str,
+        contracts: Iterable[type[EventData]],
+        apply: Apply,
+        keyring: Keyring,
+        clock: Clock,
+        remember: Remember | None = None,
+    ) -> None:
+        self.database = database
+        self.keyring = keyring
+        self.clock = clock
+        self.accepted: Accepted = {contract.TYPE: contract for contract in contracts}
+        self._service = service
+        self._apply = apply
+        self._remember = remember
+        self._group: GroupCommit[Reception, Outcome] = GroupCommit(
+            self._commit,
+            size=lambda reception: len(reception.events) or 1,
+            is_shared=is_infrastructure_fault,
+        )
+
+    async def take(self, request: RawRequest, clinic_id: UUID) -> Outcome:
+        """Takes a request's events.
+
+        Args:
+            request: The raw events.
+            clinic_id: The caller's clinic.
+        """
+        return await self.submit(receive(request, clinic_id, self.accepted))
+
+    async def submit(self, reception: Reception) -> Outcome:
+        """Stores checked events and gives what became of each, after the commit.
+
+        Args:
+            reception: The events of one request.
+
+        Raises:
+            DBAPIError: The database is away; nothing was answered, the client tries again.
+        """
+        try:
+            outcome = await self._group.submit(reception)
+        except Exception as fault:
+            if is_infrastructure_fault(fault):
+                raise
+            outcome = await self._event_by_event(reception, fault)
+        self._count(reception, outcome)
+        return outcome
+
+    async def _commit(self, receptions: Sequence[Reception]) -> Sequence[Outcome]:
+        for attempt in itertools.count(1):
+            try:
+                return await self._store(receptions)
+            except DBAPIError as fault:
+                # Two groups met in another order; the one that was rolled back goes again.
+                state = getattr(fault.orig, "sqlstate", None) or ""
+                if not state.startswith("40") or attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _store(self, receptions: Sequence[Reception]) -> list[Outcome]:
+        clinics = {reception.clinic_id for reception in receptions}
+        outcomes = [Outcome(refused=list(reception.refused)) for reception in receptions]
+        async with self.database.transaction(clinics) as connection:
+            fresh = await _claim(connection, receptions, outcomes)
+            await self._keep_refused(connection, receptions, outcomes)
+            if fresh:
+                if self._remember is not None and (met := _identifiers(receptions)):
+                    await self._remember(connection, met)
+                await self._apply(connection, fresh, self.clock.now())
+                await publish(connection, fresh)
+        return outcomes
+
+    async def _keep_refused(
+        self,
+        connection: AsyncConnection,
+        receptions: Sequence[Reception],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        refused = [
+            (reception.clinic_id, reception.raw[refused.index], refused)
+            for reception, outcome in zip(receptions, outcomes, strict=True)
+            for refused in outcome.refused
+            if refused.refusal.status in _KEPT
+        ]
+        if refused:
+            await rejected.keep(connection, refused, self.keyring)
+
+    async def _event_by_event(self, reception: Reception, fault: Exception) -> Outcome:
+        """Stores each event by itself; one that fails alone is refused, for a reason of ours."""
+        log.error("intake.request_failed", error=type(fault).__name__)
+        total = Outcome()
+        parts = [
+            Reception(reception.clinic_id, reception.raw, [one], identifiers=reception.identifiers)
+            for one in reception.events
+        ]
+        parts.append(Reception(reception.clinic_id, reception.raw, refused=reception.refused))
+        for part in parts:
+            outcome = await self._alone(part)
+            total.accepted += outcome.accepted
+            total.duplicate += outcome.duplicate
+            total.refused += outcome.refused
+        total.refused.sort(key=lambda refused: refused.index)
+        return total
+
+    async def _alone(self, part: Reception) -> Outcome:
+        try:
+            return (await self._commit([part]))[0]
+        except Exception as fault:
+            if is_infrastructure_fault(fault) or not part.events:
+                raise
+            cause = type(fault).__name__
+        # Without the traceback: a driver's error repeats the values it was given.
+        log.error("intake.event_failed", error=cause)
+        (index, _), *_ = part.events
+        failed = Refused(index, fitting_text(part.raw[index], "id"), not_stored())
+        only_refused = Reception(part.clinic_id, part.raw, refused=[failed])
+        return (await self._commit([only_refused]))[0]
+
+    def _count(self, reception: Reception, outcome: Outcome) -> None:
+        for status in ("accepted", "duplicate", "refused"):
+            if number := len(getattr(outcome, status)):
+                EVENTS.labels(self._service, status).inc(number)
+        for event_type, number in reception.unknown_fields.items():
+            UNKNOWN_FIELDS.labels(self._service, event_type).inc(number)
+
+
+async def _claim(
+    connection: AsyncConnection, receptions: Sequence[Reception], outcomes: Sequence[Outcome]
+) -> list[AnyEvent]:
+    """Claims the events' identities and gives the events that are new, in the order they came."""
+    claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]] = {}
+    repeats: list[tuple[_Key, bytes, Outcome, int]] = []
+    for reception, outcome in zip(receptions, outcomes, strict=True):
+        clinic_id = reception.clinic_id
+        for index, event in reception.events:
+            key = (clinic_id, event.source, event.id)
+            digest = body_digest(event)
+            if key in claims:
+                repeats.append((key, digest, outcome, index))
+            else:
+                claims[key] = (digest, event, outcome, index)
+    if not claims:
+        return []
+    new = await _insert(connection, claims)
+    taken = {key: claim[0] for key, claim in claims.items()}
+    if len(new) < len(claims):
+        old = [key for key in claims if key not in new]
+        repeats += [(key, claims[key][0], *claims[key][2:]) for key in old]
+        taken |= await _taken(connection, old)
+    fresh = []
+    for key, (_, event, outcome, index) in claims.items():
+        if key in new:
+            outcome.accepted.append(index)
+            fresh.append(event)
+    for key, digest, outcome, index in repeats:
+        if taken[key] == digest:
+            outcome.duplicate.append(index)
+        else:
+            outcome.refused.append(Refused(index, key[2], identity_conflict()))
+            outcome.refused.sort(key=lambda refused: refused.index)
+    return fresh
+
+
+async def _insert(
+    connection: AsyncConnection, claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]]
+) -> set[_Key]:
+    # In one order everywhere, so that two groups with the same events wait and do not deadlock.
+    rows = sorted(((key, claim[0]) for key, claim in claims.items()), key=itemgetter(0))
+    result = await connection.exec_driver_sql(
+        _CLAIM,
+        (
+            [key[0] for key, _ in rows],
+            [key[1] for key, _ in rows],
+            [key[2] for key, _ in rows],
+            [digest for _, digest in rows],
+        ),
+    )
+    inserted: Sequence[Any] = result.all()
+    return {(row[0], row[1], row[2]) for row in inserted}
+
+
+async def _taken(connection: AsyncConnection, keys: Sequence[_Key]) -> dict[_Key, bytes]:
+    result = await connection.exec_driver_sql(
+        _TAKEN, ([key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys])
+    )
+    taken: Sequence[Any] = result.all()
+    return {(row[0], row[1], row[2]): row[3] for row in taken}
+
+
+def _identifiers(receptions: Sequence[Reception]) -> list[Identifier]:
+    return sorted(
+        {
+            (reception.clinic_id, noun, canonical, identifier)
+            for reception in receptions
+            for (noun, identifier), canonical in reception.identifiers.items()
+        }
+    )
