@@ -5,11 +5,10 @@ Its patient is checked for the 2Z rule at once, which opens a fresh task with a 
 
 from datetime import datetime
 
-from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database
-
 from engagement.tasks import store, usecases
 from engagement.two_z.store import ask_for_checks
+from revisit_chassis.clock import Clock
+from revisit_chassis.db import Database, set_clinics
 
 BATCH = 500
 
@@ -29,17 +28,17 @@ class TaskExpiry:
             How many were closed.
         """
         now = clock.now()
-        async with self._database.transaction([]) as connection:
+        async with self._database.connect() as connection:
             due = await store.expired_tasks(connection, now, BATCH)
-        if not due:
-            return 0
-        patients = {(item.clinic_id, item.patient_id): item.expires_at for item in due}
-        async with self._database.transaction({item.clinic_id for item in due}) as connection:
+            if not due:
+                return 0
+            await set_clinics(connection, {item.clinic_id for item in due})
+            patients = {(item.clinic_id, item.patient_id): item.expires_at for item in due}
             rows = [(*pair, expires_at) for pair, expires_at in patients.items()]
             await ask_for_checks(connection, rows)
             return await usecases.expire_tasks(connection, rows)
 
     async def next_due_at(self) -> datetime | None:
         """When the next open task runs out of time."""
-        async with self._database.transaction([]) as connection:
+        async with self._database.connect() as connection:
             return await store.next_expiry_at(connection)

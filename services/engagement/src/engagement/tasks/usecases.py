@@ -133,11 +133,11 @@ async def finish_task(
     call_back_at: datetime | None,
     by: str,
     now: datetime,
-) -> Task:
+) -> tuple[Task, bool]:
     """States what came of a task; every outcome but a call back closes it.
 
     The patient's 2Z state is checked again at once: without a booking or a release another task
-    follows.
+    follows. Gives the task, and whether this changed it.
 
     Raises:
         TaskNotFoundError: There is no such task.
@@ -157,7 +157,7 @@ async def finish_task(
         await store.save(connection, changed)
         if not changed.is_open:
             await _publish_closed(connection, [changed])
-    return changed
+    return changed, changed is not task
 
 
 async def _publish_closed(connection: AsyncConnection, tasks: Iterable[Task]) -> int:

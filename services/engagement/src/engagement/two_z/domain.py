@@ -25,7 +25,7 @@ DEADLINE_RULE = "end_of_clinic_day"
 UNATTENDED_AFTER = timedelta(hours=4)
 """How long past its start an appointment without an outcome still counts as booked."""
 
-CLINIC_UNKNOWN_RETRY = timedelta(hours=1)
+CLINIC_UNKNOWN_RETRY = timedelta(days=1)
 """A visit may come before its clinic; `clinic.registered` brings the check forward."""
 
 ACTIVE_STATUSES = ("booked", "confirmed", "arrived", "in_progress")

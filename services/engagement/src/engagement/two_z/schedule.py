@@ -6,10 +6,9 @@ only then reads anything else.
 
 from datetime import datetime
 
-from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database
-
 from engagement.two_z import store, usecases
+from revisit_chassis.clock import Clock
+from revisit_chassis.db import Database, set_clinics
 
 BATCH = 500
 
@@ -29,16 +28,16 @@ class TwoZRepair:
             How many were checked.
         """
         now = clock.now()
-        async with self._database.transaction([]) as connection:
+        async with self._database.connect() as connection:
             due = await store.due_checks(connection, now, BATCH)
-        if not due:
-            return 0
-        async with self._database.transaction({item.clinic_id for item in due}) as connection:
+            if not due:
+                return 0
+            await set_clinics(connection, {item.clinic_id for item in due})
             locked = await store.lock_checks(connection, due, now)
             judged = [(item, clock.at(item.check_at)) for item in locked]
             return await usecases.repair(connection, judged, now)
 
     async def next_due_at(self) -> datetime | None:
         """When the next check is due."""
-        async with self._database.transaction([]) as connection:
+        async with self._database.connect() as connection:
             return await store.next_check_at(connection)

@@ -312,6 +312,36 @@ async def insert_release(
     )
 
 
+async def drop_messages(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    *,
+    decision: str,
+    now: datetime,
+) -> None:
+    """Ends the messages of a released patient that have not left.
+
+    One that a gateway may have taken without an answer ends as uncertain: nobody can say that it was
+    withheld.
+    """
+    await connection.execute(
+        sa.text("""
+            UPDATE message SET
+                state = CASE WHEN waiting_for = 'answer' THEN 'uncertain' ELSE 'dropped' END,
+                reason = 'released', decided_at = :now, decision = CAST(:decision AS jsonb),
+                lease_until = NULL, retry_at = NULL, waiting_for = NULL, draft = NULL
+            WHERE clinic_id = :clinic_id AND patient_id = :patient_id AND state = 'scheduled'
+        """),
+        {
+            "clinic_id": clinic_id,
+            "patient_id": patient_id,
+            "now": now,
+            "decision": decision,
+        },
+    )
+
+
 def _moment(clinic_id: uuid.UUID, today_since: datetime, now: datetime) -> dict[str, object]:
     return {
         "clinic_id": clinic_id,

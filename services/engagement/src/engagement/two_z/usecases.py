@@ -12,6 +12,9 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engagement.messages.gate import Check as GateCheck
+from engagement.messages.gate import Decision, Verdict
+from engagement.messages.ledger import decision_json
 from engagement.tasks.domain import Outcome
 from engagement.tasks.store import Closing
 from engagement.tasks.usecases import close_tasks, expire_tasks, open_tasks
@@ -96,7 +99,7 @@ async def release_patient(
     recorded_by: str,
     now: datetime,
 ) -> uuid.UUID:
-    """Records that no further contact is owed to a patient, and closes every open task.
+    """Records that no further contact is owed to a patient; ends open tasks and messages.
 
     It covers the visits completed until now; a visit completed later starts a new obligation.
 
@@ -117,6 +120,11 @@ async def release_patient(
     )
     await close_tasks(
         connection, [Closing(clinic_id, patient_id, Outcome.RELEASED, now, is_all=True)]
+    )
+    withheld = GateCheck("release", Verdict.DROP, f"released: {reason}", "released")
+    decision = Decision(Verdict.DROP, "released", None, None, (withheld,))
+    await store.drop_messages(
+        connection, clinic_id, patient_id, decision=decision_json(decision, now), now=now
     )
     return release_id
 
