@@ -18,7 +18,7 @@ from engagement.messages.ledger import decision_json
 from engagement.tasks.domain import Outcome
 from engagement.tasks.store import Closing
 from engagement.tasks.usecases import close_tasks, expire_tasks, open_tasks
-from engagement.two_z import store
+from engagement.two_z import statement, store
 from engagement.two_z.domain import (
     DEADLINE_RULE,
     DEFINITION_VERSION,
@@ -28,7 +28,8 @@ from engagement.two_z.domain import (
     first_moment_of_today,
     next_checks,
 )
-from engagement.two_z.store import Counts, DueCheck
+from engagement.two_z.statement import Counts
+from engagement.two_z.store import DueCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +178,11 @@ async def two_z_statement(
     if zone is None:
         return Statement(Counts(0, 0, 0, 0), now, None, ())
     today_since = first_moment_of_today(now, zone)
-    counts = await store.counts(connection, clinic_id, today_since, now)
+    counts = await statement.counts(connection, clinic_id, today_since, now)
     violating = (
-        await store.violations(connection, clinic_id, today_since, now, after=after, limit=limit)
+        await statement.violations(
+            connection, clinic_id, today_since, now, after=after, limit=limit
+        )
         if counts.violations
         else []
     )
