@@ -1,0 +1,1 @@
+"""Complaints: cases from low scores, from reviews and from staff, with causes and resolutions."""

@@ -1,0 +1,1 @@
+"""What feedback knows of clinics, patients and visits, built from events."""

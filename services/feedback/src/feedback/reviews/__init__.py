@@ -1,0 +1,1 @@
+"""Reviews of public platforms, with their text."""

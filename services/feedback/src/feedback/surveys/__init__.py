@@ -1,0 +1,1 @@
+"""Surveys behind public links: their definition, the page, the answers."""
