@@ -1,7 +1,8 @@
 """Leadership by PostgreSQL's advisory locks: one holder, the standby waits and takes over at once."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,3 +42,32 @@ async def advisory_lock(database: Database, name: str) -> AsyncIterator[AsyncCon
         finally:
             if not connection.closed and not connection.invalidated:
                 await driver.execute(f"SELECT pg_advisory_unlock({lock_number(name)})")
+
+
+async def lead(
+    database: Database,
+    name: str,
+    work: Callable[[AsyncConnection], Awaitable[None]],
+    stop: asyncio.Event,
+) -> None:
+    """Waits for a lock and does the leader's work under it; gives up the wait when told to stop.
+
+    Args:
+        database: Holds the lock.
+        name: Of the lock.
+        work: Gets the lock's connection and ends by itself once told to stop.
+        stop: Ends the wait.
+    """
+    async with AsyncExitStack() as stack:
+        waiting = asyncio.create_task(stack.enter_async_context(advisory_lock(database, name)))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not waiting.done():
+                waiting.cancel()
+        if stop.is_set() and not (waiting.done() and not waiting.cancelled()):
+            await asyncio.gather(waiting, return_exceptions=True)
+            return
+        await work(await waiting)

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Protocol
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
-from revisit_chassis.locks import advisory_lock
+from revisit_chassis.locks import lead
 
 LONGEST_PAUSE_SECONDS = 10.0
 
@@ -76,30 +77,15 @@ async def _run(
 async def _lead(
     kind: DueWork, clock: Clock, database: Database, poll_seconds: float, stop: asyncio.Event
 ) -> None:
-    lock = asyncio.create_task(_hold(kind, clock, database, poll_seconds, stop))
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({lock, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not lock.done():
-            # The piece in hand may finish; waiting for the lock may not.
-            await asyncio.wait({lock}, timeout=LONGEST_PAUSE_SECONDS)
-    finally:
-        for task in (lock, stopped):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await lock
-
-
-async def _hold(
-    kind: DueWork, clock: Clock, database: Database, poll_seconds: float, stop: asyncio.Event
-) -> None:
-    async with advisory_lock(database, f"schedule.{kind.name}") as connection:
+    async def work(connection: AsyncConnection) -> None:
         while not stop.is_set():
             if await kind.run_due(clock):
                 continue
             if connection.invalidated:
                 raise ConnectionError("the lock's connection is gone")
             await clock.changed(poll_seconds)
+
+    await lead(database, f"schedule.{kind.name}", work, stop)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

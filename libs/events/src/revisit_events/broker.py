@@ -1,0 +1,121 @@
+"""What a worker knows of the broker: whether it answers, and which log it is.
+
+A broker that lost its log is a new log: the embedded one gets another cluster id at each start, Kafka
+with a fresh disk as well. The relay then refills it and the consumer reads it from its beginning.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from revisit_events.retry import pause
+from revisit_events.topics import create_topics
+
+PROBE_SECONDS = 1.0
+PROBE_TIMEOUT_SECONDS = 5.0
+UNREACHABLE_AFTER_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to talk to the broker."""
+
+    bootstrap_servers: str
+    enable_idempotence: bool = True
+    topic_partitions: int = 12
+    fetch_max_wait_ms: int = 500
+
+
+class BrokerWatch:
+    """Asks the broker each second who it is.
+
+    Args:
+        kafka: Where the broker is.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self.kafka = kafka
+        self.cluster_id: str | None = None
+        self._answered_at = 0.0
+        self._seen = asyncio.Event()
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the broker answered lately."""
+        return time.monotonic() - self._answered_at < UNREACHABLE_AFTER_SECONDS
+
+    async def check(self) -> str | None:
+        """Gives what is wrong, for readiness."""
+        return None if self.is_reachable else "the broker does not answer"
+
+    async def seen(self, stop: asyncio.Event) -> None:
+        """Waits until the broker has answered once, or until told to stop.
+
+        Args:
+            stop: Ends the wait.
+        """
+        waits = [asyncio.create_task(self._seen.wait()), asyncio.create_task(stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watches until told to stop. A log that is new gets its topics first.
+
+        Args:
+            stop: Ends the loop.
+        """
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self._watch(stop)
+                failures = 0
+            except (KafkaError, OSError, TimeoutError) as error:
+                failures += 1
+                log.warning("broker.unreachable", error=type(error).__name__)
+                await pause(failures, stop)
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=self.kafka.bootstrap_servers,
+            request_timeout_ms=int(PROBE_TIMEOUT_SECONDS * 1000),
+        )
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+            await admin.start()
+        try:
+            while not stop.is_set():
+                async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                    cluster_id = str((await admin.describe_cluster())["cluster_id"])
+                await self._note(cluster_id)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROBE_SECONDS):
+                        await stop.wait()
+        finally:
+            await admin.close()
+
+    async def _note(self, cluster_id: str) -> None:
+        if cluster_id != self.cluster_id:
+            await create_topics(self.kafka.bootstrap_servers, self.kafka.topic_partitions)
+            if self.cluster_id is not None:
+                log.warning("broker.new_log", cluster_id=cluster_id)
+            self.cluster_id = cluster_id
+        self._answered_at = time.monotonic()
+        self._seen.set()
+
+
+def is_broker_fault(error: BaseException) -> bool:
+    """Tells whether an error says that the broker was out of reach.
+
+    Args:
+        error: What a client raised.
+    """
+    return isinstance(error, KafkaError | OSError | TimeoutError)

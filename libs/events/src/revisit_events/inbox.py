@@ -1,0 +1,113 @@
+"""The inbox: each event is claimed once, in the transaction of its effect; the rows are the event log.
+
+The data of the contact event are not kept: the log lives for years, and erasure must be whole.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+from revisit_chassis.db import Database
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from revisit_events.contracts import PatientContactChanged
+from revisit_events.envelope import AnyEvent
+
+FIRST_MONTH = date(2000, 1, 1)
+LAST_MONTH = date(2099, 12, 1)
+
+_CLAIM = """
+INSERT INTO inbox (clinic_id, source, event_id, time, type, subject, sequence,
+                   correlation_id, causation_id, data)
+SELECT clinic_id, source, event_id, time, type, subject, sequence::numeric,
+       correlation_id, causation_id, data::json
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[],
+            $7::text[], $8::text[], $9::text[], $10::text[])
+  AS given (clinic_id, source, event_id, time, type, subject, sequence,
+            correlation_id, causation_id, data)
+ORDER BY clinic_id, source, event_id
+ON CONFLICT DO NOTHING
+RETURNING clinic_id, source, event_id
+"""
+
+
+class Months:
+    """Makes the log's partitions as they are needed, and remembers which there are.
+
+    Args:
+        database: Of the service.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: set[date] = set()
+
+    async def ensure(self, times: Sequence[datetime]) -> None:
+        """Makes the partitions of some times. What lies outside a century goes to the default one.
+
+        Args:
+            times: Of the events about to be claimed.
+        """
+        months = {date(time.year, time.month, 1) for time in times}
+        for month in sorted(months - self._known):
+            if FIRST_MONTH <= month <= LAST_MONTH:
+                # A transaction of its own: making a partition locks the table against others.
+                async with self._database.connect() as connection:
+                    await connection.exec_driver_sql(
+                        "SELECT ensure_inbox_partition($1::date)", (month,)
+                    )
+            self._known.add(month)
+
+
+async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """Claims events; gives those that are new, in their order.
+
+    Args:
+        connection: In the transaction of their effect.
+        events: May hold repeats of each other.
+    """
+    found = await connection.exec_driver_sql(
+        _CLAIM,
+        (
+            [event.clinic_id for event in events],
+            [event.source for event in events],
+            [event.id for event in events],
+            [event.time for event in events],
+            [event.type for event in events],
+            [event.subject for event in events],
+            [None if event.sequence is None else str(event.sequence) for event in events],
+            [event.correlation_id for event in events],
+            [event.causation_id for event in events],
+            [_kept(event) for event in events],
+        ),
+    )
+    fresh: set[tuple[UUID, str, str]] = {
+        (row.clinic_id, row.source, row.event_id) for row in found
+    }
+    if len(fresh) == len(events):
+        return list(events)
+    claimed = []
+    for event in events:
+        identity = (event.clinic_id, event.source, event.id)
+        if identity in fresh:
+            fresh.discard(identity)
+            claimed.append(event)
+    return claimed
+
+
+def _kept(event: AnyEvent) -> str | None:
+    if isinstance(event.data, PatientContactChanged):
+        return None
+    return event.data_json().decode()
+
+
+def first_kept_month(now: datetime, retention_days: int) -> date | None:
+    """Gives the day before which the log may be dropped; none keeps it for ever.
+
+    Args:
+        now: Real time: retention is technical.
+        retention_days: 0 for ever.
+    """
+    if retention_days <= 0:
+        return None
+    return date.fromordinal(now.astimezone(UTC).date().toordinal() - retention_days)

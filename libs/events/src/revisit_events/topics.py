@@ -1,0 +1,80 @@
+"""Topics, created from the catalogue and checked against it; never made by a producer."""
+
+from collections.abc import Iterable
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from revisit_events.catalog import TOPICS
+
+SERVICES = ("booking", "engagement", "feedback", "scoring")
+
+
+class WrongTopic(RuntimeError):  # noqa: N818
+    """A topic has another number of partitions than configured; keys would be reordered."""
+
+
+def dead_letter_topic(group: str) -> str:
+    """Gives the topic of a group's dead letters.
+
+    >>> dead_letter_topic("scoring")
+    'scoring.dead-letters'
+    """
+    return f"{group}.dead-letters"
+
+
+def all_topics() -> tuple[str, ...]:
+    """Gives every topic of the platform."""
+    return (*TOPICS, *(dead_letter_topic(service) for service in SERVICES))
+
+
+async def create_topics(
+    bootstrap_servers: str, partitions: int, names: Iterable[str] | None = None
+) -> list[str]:
+    """Creates the topics that are missing; gives their names.
+
+    Args:
+        bootstrap_servers: Of the broker.
+        partitions: Of each topic. It cannot be changed later without reordering keys.
+        names: Topics; all of the catalogue when left out.
+
+    Raises:
+        WrongTopic: One exists with another number of partitions.
+    """
+    wanted = tuple(all_topics() if names is None else names)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        present = set(await admin.list_topics())
+        missing = [name for name in wanted if name not in present]
+        if missing:
+            answer = await admin.create_topics([_new_topic(name, partitions) for name in missing])
+            for topic, code, *_ in answer.topic_errors:
+                if code not in {0, TopicAlreadyExistsError.errno}:
+                    raise for_code(code)(topic)
+        _check(await admin.describe_topics(list(wanted)), partitions)
+        return missing
+    finally:
+        await admin.close()
+
+
+def _new_topic(name: str, partitions: int) -> NewTopic:
+    contract = TOPICS.get(name)
+    compacted = contract is not None and contract.COMPACTED
+    return NewTopic(
+        name=name,
+        num_partitions=partitions,
+        replication_factor=1,
+        topic_configs={"cleanup.policy": "compact"} if compacted else {},
+    )
+
+
+def _check(described: list[dict[str, object]], partitions: int) -> None:
+    for topic in described:
+        found = topic["partitions"]
+        count = len(found) if isinstance(found, list) else 0
+        if count and count != partitions:
+            raise WrongTopic(
+                f"topic {topic['topic']} has {count} partitions, KAFKA_TOPIC_PARTITIONS says "
+                f"{partitions}"
+            )

@@ -1,0 +1,201 @@
+"""A service's worker: consumer, relays, due work and upkeep in one task group.
+
+SIGTERM sets `stop`: nothing more is fetched, the batch in hand is finished and committed, clients close.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from revisit_chassis.clock import Clock
+from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.health import Check, database_check, serve_health
+from revisit_chassis.schedule import DueWork, run_schedule
+from revisit_chassis.settings import ServiceSettings
+
+from revisit_events import metrics
+from revisit_events.broker import BrokerWatch
+from revisit_events.commands import kafka_settings
+from revisit_events.consumer import Consumer, FeedStatus, Handlers
+from revisit_events.inbox import first_kept_month
+from revisit_events.relay import Relay, unsent
+
+UPKEEP_SECONDS = 5.0
+PARTITION_DAYS_AHEAD = 7
+EXTRA_LOG_DAYS = 30
+"""The event log is kept at least this much longer than the outbox, or a refill would repeat effects."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Worker:
+    """Everything a service does without being asked over HTTP."""
+
+    service: str
+    database: Database
+    worker_database: Database
+    clock: Clock
+    watch: BrokerWatch
+    consumer: Consumer
+    relays: Sequence[Relay]
+    schedule: Sequence[DueWork] = ()
+    poll_seconds: float = 0.2
+    outbox_retention_days: int = 14
+    event_log_retention_days: int = 0
+    host: str = "127.0.0.1"
+    health_port: int = 0
+    owns_databases: bool = True
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """Checks of readiness."""
+        return {
+            "database": database_check(self.database),
+            "broker": self.watch.check,
+            "consumer": self.consumer.check,
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until told to stop.
+
+        Args:
+            stop: Ends everything after the piece in hand.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.watch.run(stop))
+            group.create_task(self.consumer.run(stop))
+            for relay in self.relays:
+                group.create_task(relay.run(stop))
+            group.create_task(
+                run_schedule(
+                    self.schedule,
+                    self.clock,
+                    self.worker_database,
+                    poll_seconds=self.poll_seconds,
+                    stop=stop,
+                )
+            )
+            group.create_task(self._upkeep(stop))
+            if self.health_port:
+                group.create_task(serve_health(self.checks, self.health_port, stop, self.host))
+        if self.owns_databases:
+            await self.database.close()
+            await self.worker_database.close()
+
+    async def has_sent_all(self) -> bool:
+        """Tells whether the outbox is empty."""
+        return await unsent(self.worker_database) == 0
+
+    def has_applied(self, acknowledged: dict[tuple[str, int], int]) -> bool:
+        """Tells whether the group has applied all that relays had acknowledged.
+
+        Args:
+            acknowledged: Last offset in each partition, of any service's relays.
+        """
+        topics = set(self.consumer.topics)
+        return all(
+            self.consumer.processed.get(at, 0) > offset
+            for at, offset in acknowledged.items()
+            if at[0] in topics
+        )
+
+    async def has_due_work(self) -> bool:
+        """Tells whether work that is due is not yet done."""
+        now = self.clock.now()
+        for kind in self.schedule:
+            due_at = await kind.next_due_at()
+            if due_at is not None and due_at <= now:
+                return True
+        return False
+
+    async def _upkeep(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self.keep_up()
+            except Exception as error:
+                if not is_infrastructure_fault(error):
+                    raise
+                metrics.FAULTS.labels(self.service, "upkeep").inc()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UPKEEP_SECONDS):
+                    await stop.wait()
+
+    async def keep_up(self) -> None:
+        """Makes the outbox's partitions ahead, drops what need not be kept, measures the queue."""
+        async with self.worker_database.connect() as connection:
+            await connection.exec_driver_sql(
+                "SELECT ensure_outbox_partitions($1::int)", (PARTITION_DAYS_AHEAD,)
+            )
+            await connection.exec_driver_sql(
+                "SELECT drop_outbox_partitions($1::int)", (self.outbox_retention_days,)
+            )
+            keep_days = self.event_log_retention_days and max(
+                self.event_log_retention_days, self.outbox_retention_days + EXTRA_LOG_DAYS
+            )
+            before = first_kept_month(datetime.now(UTC), keep_days)
+            if before is not None:
+                await connection.exec_driver_sql(
+                    "SELECT drop_inbox_partitions($1::date)", (before,)
+                )
+            row = (
+                await connection.exec_driver_sql(
+                    "SELECT count(*) AS waiting, min(recorded_at) AS oldest "
+                    "FROM outbox_unsent JOIN outbox USING (clinic_id, recorded_on, position)"
+                )
+            ).one()
+        metrics.OUTBOX_UNSENT.labels(self.service).set(row.waiting)
+        age = 0.0 if row.oldest is None else (datetime.now(UTC) - row.oldest).total_seconds()
+        metrics.OUTBOX_OLDEST_SECONDS.labels(self.service).set(age)
+
+
+Schedule = Callable[[Database, FeedStatus], Sequence[DueWork]]
+"""Gives a service's due work from the worker's database and the state of its feed."""
+
+
+def compose_worker(
+    settings: ServiceSettings,
+    clock: Clock,
+    handlers: Handlers,
+    schedule: Schedule | None = None,
+    *,
+    poll_seconds: float = 0.2,
+) -> Worker:
+    """Wires a service's worker.
+
+    Args:
+        settings: Of the service.
+        clock: Business time.
+        handlers: Of the service.
+        schedule: Makes its due work; none has a service without.
+        poll_seconds: How often to look for due work.
+    """
+    service = settings.service
+    kafka = kafka_settings(settings)
+    watch = BrokerWatch(kafka)
+    database = Database(settings.address("app"), pool_size=4, application_name=f"{service}-worker")
+    worker_database = Database(
+        settings.address("worker"), pool_size=10, application_name=f"{service}-worker"
+    )
+    consumer = Consumer(service, database, handlers, clock, kafka, watch)
+    return Worker(
+        service=service,
+        database=database,
+        worker_database=worker_database,
+        clock=clock,
+        watch=watch,
+        consumer=consumer,
+        relays=[
+            Relay(service, worker_database, kafka, watch, lane, settings.outbox_lanes)
+            for lane in range(settings.outbox_lanes)
+        ],
+        schedule=schedule(worker_database, consumer.feed) if schedule else (),
+        poll_seconds=poll_seconds,
+        outbox_retention_days=settings.outbox_retention_days,
+        event_log_retention_days=settings.event_log_retention_days,
+        host=settings.host,
+        health_port=settings.worker_port,
+    )
