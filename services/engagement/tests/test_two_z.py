@@ -1,0 +1,434 @@
+"""The 2Z rule on a real database: the repair, the statement, releases, and their convergence."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.tasks.domain import NewTask, Outcome, Reason
+from engagement.tasks.schedule import TaskExpiry
+from engagement.tasks.usecases import finish_task, open_tasks
+from engagement.two_z import usecases
+from engagement.two_z.domain import ReleaseReason
+from engagement.two_z.schedule import TwoZRepair
+from engagement.two_z.usecases import Statement, forget_patients, two_z_statement
+from revisit_chassis.clock import SimulatedClock
+from revisit_chassis.db import Database
+from standalone.cluster import Cluster, ServiceDatabase
+
+DONE = datetime(2026, 3, 2, 13, tzinfo=UTC)
+DUE = datetime(2026, 3, 2, 21, tzinfo=UTC)
+DAY = timedelta(days=1)
+LIVE_FROM = DONE - 30 * DAY
+
+
+@pytest.fixture(scope="module")
+def service_database(postgres: Cluster) -> ServiceDatabase:
+    return postgres.create("engagement")
+
+
+class World:
+    """One clinic of its own, its facts written straight into the projections."""
+
+    def __init__(self, app: Database, worker: Database, now: datetime) -> None:
+        self.app = app
+        self.worker = worker
+        self.clock = SimulatedClock(now)
+        self.clinic_id = uuid.uuid4()
+
+    async def run(self, statement: str, **values: object) -> Sequence[sa.Row[tuple[object, ...]]]:
+        async with self.app.transaction([self.clinic_id]) as connection:
+            result = await connection.execute(
+                sa.text(statement), {"clinic_id": self.clinic_id, **values}
+            )
+            return result.all() if result.returns_rows else []
+
+    async def clinic(self, zone: str = "Europe/Moscow", live_from: datetime = LIVE_FROM) -> None:
+        await self.run(
+            "INSERT INTO clinic VALUES (:clinic_id, 'Clinic', :zone, 'ru', 'RUB', 'RU', :live, '')",
+            zone=zone,
+            live=live_from,
+        )
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await usecases.touch_clinics(connection, [self.clinic_id], self.clock.now())
+
+    async def visit(
+        self, patient: uuid.UUID, completed_at: datetime = DONE, outcome: str = "treated"
+    ) -> uuid.UUID:
+        visit_id = uuid.uuid4()
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await connection.execute(
+                sa.text("""
+                    INSERT INTO visit (
+                        clinic_id, visit_id, patient_id, outcome, completed_at, precedence
+                    ) VALUES (:clinic_id, :visit_id, :patient_id, :outcome, :completed_at, '')
+                """),
+                {
+                    "clinic_id": self.clinic_id,
+                    "visit_id": visit_id,
+                    "patient_id": patient,
+                    "outcome": outcome,
+                    "completed_at": completed_at,
+                },
+            )
+            await usecases.touch_visits(connection, [(self.clinic_id, patient, completed_at)])
+        return visit_id
+
+    async def appointment(
+        self,
+        patient: uuid.UUID,
+        starts_at: datetime | None,
+        status: str = "booked",
+        appointment_id: uuid.UUID | None = None,
+    ) -> uuid.UUID:
+        appointment_id = appointment_id or uuid.uuid4()
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await connection.execute(
+                sa.text("""
+                    INSERT INTO appointment (
+                        clinic_id, appointment_id, patient_id, starts_at, status, status_precedence
+                    ) VALUES (:clinic_id, :appointment_id, :patient_id, :starts_at, :status, '')
+                    ON CONFLICT (clinic_id, appointment_id) DO UPDATE
+                    SET status = excluded.status, starts_at = excluded.starts_at
+                """),
+                {
+                    "clinic_id": self.clinic_id,
+                    "appointment_id": appointment_id,
+                    "patient_id": patient,
+                    "starts_at": starts_at,
+                    "status": status,
+                },
+            )
+            await usecases.touch(connection, [(self.clinic_id, patient)], self.clock.now())
+        return appointment_id
+
+    async def erase(self, patient: uuid.UUID) -> None:
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await connection.execute(
+                sa.text("""
+                    INSERT INTO patient (clinic_id, patient_id, erased_at)
+                    VALUES (:clinic_id, :patient_id, :now)
+                """),
+                {"clinic_id": self.clinic_id, "patient_id": patient, "now": self.clock.now()},
+            )
+            pairs = [(self.clinic_id, patient)]
+            await forget_patients(connection, pairs, self.clock.now())
+
+    async def release(self, patient: uuid.UUID) -> None:
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await usecases.release_patient(
+                connection,
+                self.clinic_id,
+                patient,
+                reason=ReleaseReason.MOVED_AWAY,
+                approved_by="doctor",
+                recorded_by="anna",
+                now=self.clock.now(),
+            )
+
+    async def finish(self, task_id: uuid.UUID, outcome: Outcome) -> None:
+        async with self.app.transaction([self.clinic_id]) as connection:
+            await finish_task(
+                connection,
+                self.clinic_id,
+                task_id,
+                outcome=outcome,
+                minutes=3,
+                call_back_at=None,
+                by="anna",
+                now=self.clock.now(),
+            )
+
+    async def settle(self, at: datetime | None = None) -> None:
+        """Moves the clock and does all that is due, like the worker does."""
+        if at is not None:
+            self.clock.set(at)
+        kinds = (TwoZRepair(self.worker), TaskExpiry(self.worker))
+        while any([await kind.run_due(self.clock) for kind in kinds]):
+            pass
+
+    async def statement(self, *, after: uuid.UUID | None = None, limit: int = 20) -> Statement:
+        async with self.app.transaction([self.clinic_id]) as connection:
+            return await two_z_statement(
+                connection, self.clinic_id, self.clock.now(), after=after, limit=limit
+            )
+
+    async def tasks(self, patient: uuid.UUID) -> Sequence[sa.Row[tuple[object, ...]]]:
+        return await self.run(
+            "SELECT * FROM task WHERE patient_id = :patient ORDER BY opened_at", patient=patient
+        )
+
+    async def published(self, topic: str) -> int:
+        rows = await self.run(
+            "SELECT count(*) AS n FROM outbox WHERE clinic_id = :clinic_id AND topic = :topic",
+            topic=topic,
+        )
+        return int(str(rows[0].n))
+
+    async def counts(self) -> tuple[int, int, int, int]:
+        found = (await self.statement()).counts
+        return found.released, found.booked, found.task_open, found.violations
+
+
+@pytest.fixture
+async def world(service_database: ServiceDatabase) -> AsyncIterator[World]:
+    app = Database(service_database.database_url)
+    worker = Database(service_database.worker_database_url)
+    yield World(app, worker, DONE)
+    await app.close()
+    await worker.close()
+
+
+@pytest.fixture
+def patient() -> uuid.UUID:
+    return uuid.uuid4()
+
+
+async def test_before_the_deadline_nobody_is_in_scope(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE - timedelta(seconds=1))
+    assert await world.counts() == (0, 0, 0, 0)
+    assert not await world.tasks(patient)
+
+
+async def test_at_the_deadline_one_task_is_opened_and_told_of(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    visit_id = await world.visit(patient)
+    world.clock.set(DUE)
+    assert await world.counts() == (0, 0, 0, 1)
+    await world.settle()
+    assert await world.counts() == (0, 0, 1, 0)
+    (task,) = await world.tasks(patient)
+    assert (task.reason, task.subject_id) == (Reason.NO_NEXT_APPOINTMENT, visit_id)
+    assert await world.published("task.opened") == 1
+
+
+async def test_repair_that_runs_again_opens_nothing(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    for _ in range(3):
+        async with world.app.transaction([world.clinic_id]) as connection:
+            await usecases.touch(connection, [(world.clinic_id, patient)], world.clock.now())
+        await world.settle()
+    assert len(await world.tasks(patient)) == 1
+
+
+async def test_next_appointment_counts_as_booked(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.appointment(patient, DUE + 5 * DAY)
+    await world.settle(DUE)
+    assert await world.counts() == (0, 1, 0, 0)
+    assert not await world.tasks(patient)
+
+
+async def test_booking_closes_the_task(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    await world.appointment(patient, DUE + 5 * DAY)
+    await world.settle()
+    (task,) = await world.tasks(patient)
+    assert (task.outcome, task.closed_by) == ("booked", "platform")
+    assert await world.published("task.closed") == 1
+    assert await world.counts() == (0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "no_show"])
+async def test_lost_appointment_opens_a_task_that_says_why(
+    world: World, patient: uuid.UUID, status: str
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    appointment_id = await world.appointment(patient, DUE + 5 * DAY)
+    await world.settle(DUE)
+    await world.appointment(patient, DUE + 5 * DAY, status, appointment_id)
+    await world.settle()
+    (task,) = await world.tasks(patient)
+    assert (task.reason, task.subject_id) == (status, appointment_id)
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_appointment_that_passes_without_an_outcome_is_found(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.appointment(patient, DUE + 5 * DAY)
+    await world.settle(DUE + 5 * DAY + timedelta(hours=3))
+    assert not await world.tasks(patient)
+    await world.settle(DUE + 5 * DAY + timedelta(hours=4))
+    assert len(await world.tasks(patient)) == 1
+
+
+async def test_stub_of_an_appointment_is_no_booking(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.appointment(patient, None, "confirmed")
+    await world.settle(DUE)
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_close_without_booking_is_followed_by_a_later_task(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    (first,) = await world.tasks(patient)
+    await world.finish(first.task_id, Outcome.REACHED_NO_BOOKING)
+    await world.settle()
+    _, second = await world.tasks(patient)
+    assert second.due_at == DUE + 14 * DAY
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_task_out_of_time_is_escalated(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    await world.settle(DUE + 100 * DAY)
+    rows = await world.tasks(patient)
+    assert [row.outcome for row in rows] == ["expired", "expired", "expired", None]
+    assert [row.escalation for row in rows] == [0, 1, 2, 3]
+    # A jump over a hundred days decides as if each day had passed.
+    assert [row.opened_at for row in rows] == [DUE + n * 30 * DAY for n in range(4)]
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_release_covers_the_visits_until_then_and_no_later_one(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    await world.release(patient)
+    await world.settle()
+    (task,) = await world.tasks(patient)
+    assert task.outcome == "released"
+    assert await world.counts() == (1, 0, 0, 0)
+    await world.visit(patient, DUE + 3 * DAY)
+    await world.settle(DUE + 5 * DAY)
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_erased_patient_is_released_and_never_gets_a_task(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    await world.erase(patient)
+    await world.settle()
+    assert [row.outcome for row in await world.tasks(patient)] == ["released"]
+    async with world.app.transaction([world.clinic_id]) as connection:
+        late = NewTask(
+            clinic_id=world.clinic_id,
+            patient_id=patient,
+            reason=Reason.LOW_SCORE,
+            subject_id=uuid.uuid4(),
+            due_at=DUE,
+        )
+        assert await open_tasks(connection, [late], DUE) == 0
+    await world.visit(patient, DUE + 3 * DAY)
+    await world.settle(DUE + 5 * DAY)
+    assert await world.counts() == (1, 0, 0, 0)
+
+
+async def test_history_before_live_from_is_out_of_scope(world: World, patient: uuid.UUID) -> None:
+    await world.clinic(live_from=DONE + timedelta(seconds=1))
+    await world.visit(patient)
+    await world.settle(DUE + DAY)
+    assert await world.counts() == (0, 0, 0, 0)
+    assert not await world.tasks(patient)
+
+
+async def test_visit_before_its_clinic_is_judged_once_the_clinic_is_known(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.visit(patient)
+    await world.settle(DUE + timedelta(hours=1))
+    assert (await world.statement()).time_zone is None
+    await world.clinic()
+    await world.settle()
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_the_last_visit_decides(world: World, patient: uuid.UUID) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.visit(patient, DUE + timedelta(hours=10))
+    await world.settle(DUE + timedelta(hours=12))
+    assert await world.counts() == (0, 0, 0, 0)
+    await world.settle(DUE + DAY)
+    assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_second_task_about_the_next_appointment_is_not_opened(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    async with world.app.transaction([world.clinic_id]) as connection:
+        another = NewTask(world.clinic_id, patient, Reason.NO_SHOW, uuid.uuid4(), DUE)
+        complaint = NewTask(world.clinic_id, patient, Reason.LOW_SCORE, uuid.uuid4(), DUE)
+        assert await open_tasks(connection, [another, complaint, complaint], DUE) == 1
+    assert [row.reason for row in await world.tasks(patient)] == [
+        Reason.NO_NEXT_APPOINTMENT,
+        Reason.LOW_SCORE,
+    ]
+
+
+async def test_violations_are_listed_in_pages(world: World) -> None:
+    await world.clinic()
+    patients = sorted(uuid.uuid4() for _ in range(5))
+    for patient in patients:
+        await world.visit(patient)
+    world.clock.set(DUE)
+    first = await world.statement(limit=2)
+    assert first.counts.violations == 5
+    assert list(first.violating) == patients[:2]
+    assert list((await world.statement(after=patients[1])).violating) == patients[2:]
+
+
+async def test_every_state_is_counted_once_and_clinics_apart(world: World) -> None:
+    await world.clinic()
+    booked, open_task, released, out_of_scope = (uuid.uuid4() for _ in range(4))
+    for patient in (booked, open_task, released):
+        await world.visit(patient)
+        await world.visit(patient, DONE - DAY)
+    await world.visit(out_of_scope, LIVE_FROM - DAY)
+    await world.appointment(booked, DUE + DAY)
+    await world.appointment(released, DUE + DAY)
+    await world.release(released)
+    await world.settle(DUE)
+    assert await world.counts() == (1, 1, 1, 0)
+    other = World(world.app, world.worker, DUE)
+    await other.clinic()
+    await other.visit(booked)
+    assert await other.counts() == (0, 0, 0, 1)
+
+
+async def test_worker_sees_what_is_due_everywhere_and_nothing_else_unasked(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+
+    async def rows(connection: AsyncConnection, table: str) -> int:
+        return int(await connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0)
+
+    async with world.worker.connect() as connection:
+        assert await rows(connection, "two_z") > 0
+        assert await rows(connection, "visit") == 0
+        assert await rows(connection, "release") == 0
+    async with world.app.connect() as connection:
+        assert await rows(connection, "two_z") == 0
