@@ -1,0 +1,93 @@
+"""Commands of the embedded default: `python -m standalone serve | token | demo | catchers`."""
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+
+def main() -> int:
+    """Runs a command; gives its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m standalone", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_serve(commands)
+    _add_token(commands)
+    commands.add_parser("demo", add_help=False, help="run the demo")
+    catchers = commands.add_parser("catchers", help="an SMTP server and an SMS gateway that keep all")
+    catchers.add_argument("--host", default="127.0.0.1")
+    catchers.add_argument("--smtp-port", type=int, required=True)
+    catchers.add_argument("--http-port", type=int, required=True)
+    catchers.add_argument("--folder", type=Path, required=True)
+    arguments, rest = parser.parse_known_args()
+    # What a command does not need is not imported: a token is wanted at once.
+    if arguments.command == "demo":
+        from standalone.demo import main as demo  # noqa: PLC0415
+
+        return demo(rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.command == "serve":
+        return _serve(arguments)
+    if arguments.command == "token":
+        return _token(arguments)
+    from standalone.catchers import run  # noqa: PLC0415
+
+    run(arguments.host, arguments.smtp_port, arguments.http_port, arguments.folder)
+    return 0
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser("serve", help="serve everything in the foreground")
+    serve.add_argument("--port", type=int, default=8080, help="0 picks a free one")
+    serve.add_argument("--data-dir", type=Path, required=True)
+    serve.add_argument("--ready-file", type=Path, help="appears when everything answers")
+    serve.add_argument("--clock", choices=["system", "simulated"], default="system")
+    serve.add_argument("--start", type=_moment, help="first moment of a simulated clock, RFC 3339")
+
+
+def _add_token(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    token = commands.add_parser("token", help="print a token")
+    token.add_argument("--data-dir", type=Path, required=True)
+    token.add_argument("--clinic", type=UUID, help="none makes a platform token")
+    token.add_argument("--role", required=True)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from standalone.serve import ServeOptions, serve  # noqa: PLC0415
+
+    serve(
+        ServeOptions(
+            port=arguments.port,
+            data_dir=arguments.data_dir.resolve(),
+            ready_file=arguments.ready_file,
+            is_simulated=arguments.clock == "simulated",
+            start=arguments.start,
+        )
+    )
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from standalone.keys import Keys  # noqa: PLC0415
+
+    keys = Keys(arguments.data_dir.resolve())
+    if not keys.signing_key.exists():
+        keys.ensure()
+    try:
+        print(keys.issue(arguments.role, arguments.clinic))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError("give the time with its offset, such as ...Z")
+    return moment
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Keys and tokens of the embedded default, kept in its data folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from booking.roles import scopes_of
+from revisit_chassis.crypto import generate_keyring
+from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
+
+TOKEN_LIFETIME_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where the keys of one data folder are."""
+
+    data_dir: Path
+
+    @property
+    def signing_key(self) -> Path:
+        """Private key that signs tokens."""
+        return self.data_dir / "signing-key.pem"
+
+    @property
+    def jwks(self) -> Path:
+        """Public keys against which tokens are verified."""
+        return self.data_dir / "jwks.json"
+
+    @property
+    def keyring(self) -> Path:
+        """Keys that encrypt contact data."""
+        return self.data_dir / "keyring.json"
+
+    def ensure(self) -> None:
+        """Makes what is missing."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.signing_key.exists():
+            generate_signing_key(self.signing_key)
+        if not self.jwks.exists():
+            self.jwks.write_text(json.dumps(jwks_of(self.signing_key)))
+        if not self.keyring.exists():
+            generate_keyring(self.keyring)
+
+    def issue(self, role: str, clinic_id: UUID | None) -> str:
+        """Gives a signed token.
+
+        Args:
+            role: One of the roles of `booking.roles`.
+            clinic_id: The clinic; none makes a platform token, for the role `admin` only.
+
+        Raises:
+            ValueError: There is no such role, or it needs a clinic.
+        """
+        return Signer(self.signing_key).issue(
+            sub=f"{role}@standalone",
+            clinic_id=clinic_id,
+            scopes=scopes_of(role, platform=clinic_id is None),
+            role=role,
+            lifetime_seconds=TOKEN_LIFETIME_SECONDS,
+        )

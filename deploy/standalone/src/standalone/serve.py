@@ -1,0 +1,265 @@
+"""The embedded default in the foreground: PostgreSQL, the broker and the four services behind one origin.
+
+Start: cluster, databases, migrations, broker, catchers, workers, HTTP, the ready file. Stop (SIGTERM,
+SIGINT): HTTP first, then the relays pause and the groups finish, then the id of the next log is noted,
+so that the next start sends nothing again; after a crash everything retained is sent again and the
+inboxes drop the repeats.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import booking.app
+import booking.settings
+import engagement.app
+import engagement.settings
+import feedback.app
+import feedback.settings
+import scoring.app
+import scoring.settings
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from revisit_chassis.clock import Clock, SimulatedClock, SystemClock
+from revisit_chassis.db import Database
+from revisit_chassis.health import QuietServer
+from revisit_chassis.logs import configure_logging
+from revisit_chassis.settings import ServiceSettings
+from revisit_chassis.tokens import Denylist, Verifier
+from revisit_events.worker import Worker
+
+from standalone.broker import EmbeddedBroker, new_cluster_id
+from standalone.catchers import CatcherProcess
+from standalone.clock import ClockDriver, ClockFile
+from standalone.cluster import Cluster, ServiceDatabase
+from standalone.keys import Keys
+from standalone.origin import create_origin
+from standalone.postgres import free_port
+from standalone.workers import Workers
+
+SERVICES: Mapping[str, tuple[ModuleType, ModuleType]] = {
+    "booking": (booking.app, booking.settings),
+    "engagement": (engagement.app, engagement.settings),
+    "feedback": (feedback.app, feedback.settings),
+    "scoring": (scoring.app, scoring.settings),
+}
+PARTITIONS = 1
+FETCH_MAX_WAIT_MS = 20
+DEFAULT_MAX_BROKER_MIB = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `standalone serve` was asked for."""
+
+    port: int
+    data_dir: Path
+    ready_file: Path | None = None
+    is_simulated: bool = False
+    start: datetime | None = None
+
+
+def serve(options: ServeOptions) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        options: Of the command line.
+    """
+    options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys = Keys(options.data_dir)
+    keys.ensure()
+    cluster = Cluster(options.data_dir / "postgres")
+    cluster.start()
+    try:
+        databases = {
+            name: cluster.create(name, name) for name in SERVICES
+        }
+        uvloop.run(_Platform(options, keys, databases).run())
+    finally:
+        cluster.stop()
+
+
+class _Platform:
+    """What lives between the start of PostgreSQL and its stop."""
+
+    def __init__(
+        self, options: ServeOptions, keys: Keys, databases: Mapping[str, ServiceDatabase]
+    ) -> None:
+        self._options = options
+        self._keys = keys
+        self._databases = databases
+        self._port = options.port or free_port()
+        self._next_log = options.data_dir / "next-log"
+        self._broker = EmbeddedBroker(options.data_dir / "broker.log")
+        self._clock_file = ClockFile(options.data_dir / "clock.json")
+        self._clock = self._make_clock()
+        self._environment = dict(os.environ)
+
+    @property
+    def base_url(self) -> str:
+        """The one origin."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def run(self) -> None:
+        """Runs until a signal."""
+        configure_logging("standalone")
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._start_broker()
+        catchers = await self._start_catchers()
+        workers = Workers(
+            self._make_workers,
+            self._broker,
+            partitions=PARTITIONS,
+            max_mib=int(os.environ.get("EMBEDDED_BROKER_MAX_MIB", DEFAULT_MAX_BROKER_MIB)),
+        )
+        try:
+            await workers.start()
+            await self._serve(workers, stop, catchers)
+        finally:
+            next_cluster_id = await workers.close()
+            if next_cluster_id is not None:
+                self._next_log.write_text(next_cluster_id)
+            self._broker.stop()
+            if catchers is not None:
+                catchers.stop()
+
+    def _start_broker(self) -> None:
+        # The id that a clean stop noted with the services; without it the log counts as lost.
+        noted = self._next_log.read_text() if self._next_log.exists() else new_cluster_id()
+        self._next_log.unlink(missing_ok=True)
+        self._broker.start(noted)
+
+    async def _start_catchers(self) -> CatcherProcess | None:
+        missing = [
+            name for name in ("ENGAGEMENT_SMTP_URL", "ENGAGEMENT_SMS_URL") if name not in os.environ
+        ]
+        if not missing:
+            return None
+        catchers = CatcherProcess(self._options.data_dir / "caught")
+        await asyncio.to_thread(catchers.start)
+        urls = {"ENGAGEMENT_SMTP_URL": catchers.smtp_url, "ENGAGEMENT_SMS_URL": catchers.sms_url}
+        self._environment |= {name: urls[name] for name in missing}
+        return catchers
+
+    async def _serve(
+        self, workers: Workers, stop: asyncio.Event, catchers: CatcherProcess | None
+    ) -> None:
+        driver = None
+        if isinstance(self._clock, SimulatedClock):
+            driver = ClockDriver(self._clock, self._clock_file, workers.settle)
+        database = Database(self._databases["booking"].database_url, pool_size=1)
+        verifier = Verifier(str(self._keys.jwks), Denylist())
+        origin = create_origin(
+            {name: self._make_app(name) for name in SERVICES},
+            clock=self._clock,
+            driver=driver,
+            database=database,
+            verifier=verifier,
+            checks={"workers": workers.check},
+        )
+        server = QuietServer(
+            uvicorn.Config(
+                origin,
+                host="127.0.0.1",
+                port=self._port,
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=10,
+                server_header=False,
+            )
+        )
+        watching = asyncio.create_task(workers.watch())
+        denying = asyncio.create_task(verifier.denylist.run(database))
+        serving = asyncio.create_task(server.serve())
+        stopping = asyncio.create_task(stop.wait())
+        failing = asyncio.create_task(workers.failed.wait())
+        try:
+            await self._announce(server, workers, serving, catchers)
+            await asyncio.wait(
+                {stopping, serving, failing}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            server.should_exit = True
+            for task in (watching, denying, stopping, failing):
+                task.cancel()
+            await asyncio.gather(serving, watching, denying, return_exceptions=True)
+            await database.close()
+
+    async def _announce(
+        self,
+        server: QuietServer,
+        workers: Workers,
+        serving: "asyncio.Task[None]",
+        catchers: CatcherProcess | None,
+    ) -> None:
+        """Writes the ready file when everything answers."""
+        while not server.started or await workers.check() is not None:
+            if serving.done():
+                serving.result()
+                return
+            await asyncio.sleep(0.05)
+        content = {
+            "base_url": self.base_url,
+            "kafka_bootstrap_servers": self._broker.bootstrap_servers,
+            "admin_token": self._keys.issue("admin", None),
+            "pid": os.getpid(),
+        }
+        if catchers is not None:
+            content["mailbox_url"] = catchers.mailbox_url
+        if self._options.ready_file is not None:
+            path = self._options.ready_file
+            fresh = path.with_name(f".{path.name}.{os.getpid()}")
+            fresh.touch(mode=0o600)
+            fresh.write_text(json.dumps(content))
+            fresh.replace(path)
+
+    def _make_clock(self) -> Clock:
+        kept = self._clock_file.read()
+        if not self._options.is_simulated:
+            return SystemClock()
+        clock = SimulatedClock(kept or self._options.start or datetime.now(UTC))
+        self._clock_file.write(clock.now())
+        return clock
+
+    def _settings(self, service: str) -> ServiceSettings:
+        database = self._databases[service]
+        values: dict[str, object] = {
+            "database_url": database.database_url,
+            "worker_database_url": database.worker_database_url,
+            "public_url": f"{self.base_url}/{service}",
+            "kafka_bootstrap_servers": self._broker.bootstrap_servers,
+            "kafka_enable_idempotence": False,
+            "kafka_topic_partitions": PARTITIONS,
+            "kafka_fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
+            "jwks": str(self._keys.jwks),
+            "keyring": str(self._keys.keyring),
+        }
+        if service == "engagement":
+            values |= {
+                "smtp_url": self._environment["ENGAGEMENT_SMTP_URL"],
+                "sms_url": self._environment["ENGAGEMENT_SMS_URL"],
+                "booking_public_url": f"{self.base_url}/booking",
+                "feedback_public_url": f"{self.base_url}/feedback",
+            }
+        settings: ServiceSettings = SERVICES[service][1].Settings(**values)
+        return settings
+
+    def _make_app(self, service: str) -> FastAPI:
+        app: FastAPI = SERVICES[service][0].create_app(self._settings(service), clock=self._clock)
+        return app
+
+    def _make_workers(self) -> Mapping[str, Worker]:
+        return {
+            name: modules[0].build_worker(self._settings(name), clock=self._clock)
+            for name, modules in SERVICES.items()
+        }
+
