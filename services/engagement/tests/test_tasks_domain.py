@@ -141,8 +141,10 @@ def test_script_falls_back_from_the_patients_language_to_the_clinics() -> None:
 
 
 def test_scripts_sell_nothing_and_press_nobody() -> None:
-    pressure = ("скидк", "акци", "выгод", "спеши", "только сегодня", "обязаны", "должны")
-    pressure += ("discount", "offer ends", "hurry", "last chance", "you must", "deal")
+    pressure = (
+        *("скидк", "акци", "выгод", "спеши", "только сегодня", "обязаны", "должны"),
+        *("discount", "offer ends", "hurry", "last chance", "you must", "deal"),
+    )
     for by_language in SCRIPTS.values():
         for script in by_language.values():
             text = f"{script.opening} {script.question} {script.closing}".lower()

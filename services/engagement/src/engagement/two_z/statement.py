@@ -1,6 +1,6 @@
 """The 2Z statement as queries: computed from the facts as they stand, at any moment.
 
-It reads no result of the repair. What the repair believes and what is true can therefore be compared.
+It reads no result of the repair, so what the repair believes and what is true can be compared.
 """
 
 import uuid
