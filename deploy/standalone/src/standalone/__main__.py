@@ -14,7 +14,9 @@ def main() -> int:
     _add_serve(commands)
     _add_token(commands)
     commands.add_parser("demo", add_help=False, help="run the demo")
-    catchers = commands.add_parser("catchers", help="an SMTP server and an SMS gateway that keep all")
+    catchers = commands.add_parser(
+        "catchers", help="an SMTP server and an SMS gateway that keep all"
+    )
     catchers.add_argument("--host", default="127.0.0.1")
     catchers.add_argument("--smtp-port", type=int, required=True)
     catchers.add_argument("--http-port", type=int, required=True)

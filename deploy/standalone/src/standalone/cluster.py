@@ -66,9 +66,7 @@ class Cluster:
         """
         passwords = self._passwords(name)
         _outside_loop(lambda: asyncio.run(_create(self.superuser_url, name, passwords)))
-        urls = {
-            user: self.server.url(name, user, password) for user, password in passwords.items()
-        }
+        urls = {user: self.server.url(name, user, password) for user, password in passwords.items()}
         return ServiceDatabase(
             database_url=urls[name],
             worker_database_url=urls[f"{name}_worker"],

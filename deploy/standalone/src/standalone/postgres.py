@@ -162,7 +162,14 @@ class EmbeddedPostgres:
 
     def _wait_until_ready(self, binaries: Path, log_path: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        ready = [str(binaries / "bin" / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        ready = [
+            str(binaries / "bin" / "pg_isready"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-q",
+        ]
         while subprocess.run(ready, check=False).returncode != 0:  # noqa: S603
             ended = self._process is None or self._process.poll() is not None
             if ended or time.monotonic() > deadline:

@@ -78,9 +78,7 @@ def serve(options: ServeOptions) -> None:
     cluster = Cluster(options.data_dir / "postgres")
     cluster.start()
     try:
-        databases = {
-            name: cluster.create(name, name) for name in SERVICES
-        }
+        databases = {name: cluster.create(name, name) for name in SERVICES}
         uvloop.run(_Platform(options, keys, databases).run())
     finally:
         cluster.stop()
@@ -184,9 +182,7 @@ class _Platform:
         failing = asyncio.create_task(workers.failed.wait())
         try:
             await self._announce(server, workers, serving, catchers)
-            await asyncio.wait(
-                {stopping, serving, failing}, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({stopping, serving, failing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             server.should_exit = True
             for task in (watching, denying, stopping, failing):
@@ -262,4 +258,3 @@ class _Platform:
             name: modules[0].build_worker(self._settings(name), clock=self._clock)
             for name, modules in SERVICES.items()
         }
-

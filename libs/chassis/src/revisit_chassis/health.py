@@ -108,7 +108,7 @@ class QuietServer(uvicorn.Server):
     def install_signal_handlers(self) -> None:
         """Installs none."""
 
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201  # as in uvicorn
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # as in uvicorn
         """Captures none."""
         from contextlib import nullcontext  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def main(path: str) -> int:
     """Asks the health page; gives 0 when it answers 200."""
     url = f"http://127.0.0.1:{os.environ['HEALTH_PORT']}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=CHECK_TIMEOUT_SECONDS):  # noqa: S310
+        with urllib.request.urlopen(url, timeout=CHECK_TIMEOUT_SECONDS):
             return 0
     except (urllib.error.URLError, OSError):
         return 1

@@ -9,14 +9,13 @@ from typing import TypeVar
 
 from alembic import command, context
 from alembic.config import Config
-from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from revisit_chassis.db import driver_url
-from revisit_chassis.tenancy import Roles
+from revisit_chassis.tenancy import Operations, Roles
 
 LOCK_TIMEOUT = "5s"
 

@@ -1,11 +1,10 @@
 """The chassis' own tables in each service's database."""
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Operations, Roles, protect
 
 METADATA = metadata()
 

@@ -13,7 +13,6 @@ from uuid import UUID
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
 from revisit_chassis.settings import ServiceSettings
-
 from revisit_events import dlq
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer, Handlers

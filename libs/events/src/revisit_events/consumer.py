@@ -17,11 +17,11 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from revisit_events import dlq, kafka, metrics
 from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.catalog import CATALOG, topic_of
@@ -62,6 +62,7 @@ class FeedStatus:
         self._watch = watch
         self._caught_up_at: float | None = None
         self.behind_seconds = 0.0
+        self.is_flooded = False
 
     def polled(self, *, is_full: bool, last_timestamp_ms: int | None) -> None:
         """Notes a poll.
@@ -71,6 +72,7 @@ class FeedStatus:
             last_timestamp_ms: The broker's timestamp of the last message; none when there was none.
         """
         self._caught_up_at = time.monotonic()
+        self.is_flooded = is_full
         if is_full and last_timestamp_ms is not None:
             self.behind_seconds = max(0.0, time.time() - last_timestamp_ms / 1000)
         else:
@@ -276,7 +278,7 @@ class Consumer:
         async with self._database.connect() as connection:
             await dlq.keep(connection, self.group, raw, reason=reason, error=error)
         metrics.DEAD.labels(self.group, raw.topic).inc()
-        log.error(  # noqa: TRY400  (the error's text may hold data; its description does not)
+        log.error(
             "consumer.dead_letter",
             topic=raw.topic,
             partition=raw.partition,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from revisit_chassis.db import Database, set_clinics
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import Database, set_clinics
 from revisit_events.envelope import PLATFORM
 from revisit_events.outbox import Message, enqueue
 from revisit_events.topics import dead_letter_topic

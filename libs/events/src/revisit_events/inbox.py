@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from revisit_chassis.db import Database
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import Database
 from revisit_events.contracts import PatientContactChanged
 from revisit_events.envelope import AnyEvent
 

@@ -1,11 +1,10 @@
 """Tables of the intake: which events were taken, and those that were refused."""
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql as pg
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Operations, Roles, protect
 
 METADATA = metadata()
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from revisit_chassis.db import Database
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import Database
 from revisit_events.catalog import CATALOG, topic_of
 from revisit_events.consumer import Handlers, handle
 from revisit_events.envelope import AnyEvent

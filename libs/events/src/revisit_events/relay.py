@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
 from revisit_chassis.locks import lead
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from revisit_events import metrics
 from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.retry import pause
@@ -84,6 +84,12 @@ class Relay:
         self._lane = lane
         self._lanes = lanes
         self._log_checked_at = 0.0
+        self._is_asked_to_pause = False
+        self.is_paused = False
+
+    def pause(self) -> None:
+        """Sends nothing any more; `is_paused` tells when the batch in hand is done."""
+        self._is_asked_to_pause = True
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relays until told to stop; waits out every fault of the infrastructure.
@@ -131,6 +137,10 @@ class Relay:
             if self._watch.cluster_id != cluster_id:
                 cluster_id = self._watch.cluster_id
                 await self.notice_log(str(cluster_id))
+            if self._is_asked_to_pause:
+                self.is_paused = True
+                await asyncio.sleep(BUSY_POLL_SECONDS)
+                continue
             sent = await self.relay_batch(producer)
             if sent == BATCH:
                 continue

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from revisit_chassis.schema import revoked_token
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.schema import revoked_token
 from revisit_events.contracts import TokenRevoked
 from revisit_events.envelope import Event
 

@@ -5,9 +5,8 @@ queue of positions in it. `inbox` is the service's event log, in monthly partiti
 Partitions are made and dropped by functions of the owner: the service's users own nothing.
 """
 
-from alembic.operations import Operations
-from revisit_chassis.tenancy import Roles, protect
 
+from revisit_chassis.tenancy import Operations, Roles, protect
 from revisit_events import intake_tables
 
 _TABLES = """

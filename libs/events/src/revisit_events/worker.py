@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
+
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.health import Check, database_check, serve_health
 from revisit_chassis.schedule import DueWork, run_schedule
 from revisit_chassis.settings import ServiceSettings
-
 from revisit_events import metrics
 from revisit_events.broker import BrokerWatch
 from revisit_events.commands import kafka_settings

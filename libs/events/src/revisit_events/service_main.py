@@ -1,0 +1,95 @@
+"""The commands every service has: `api`, `worker`, `migrate`, `dlq`, `outbox`, `rebuild`.
+
+Settings are read here, once, and passed down.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from revisit_chassis.logs import configure_logging
+from revisit_chassis.migrate import upgrade
+from revisit_chassis.process import run_until_signal, serve_api
+from revisit_chassis.runtime import running_clock
+from revisit_chassis.settings import ServiceSettings
+from revisit_chassis.tenancy import Roles
+from revisit_events.commands import add_commands, run_command
+from revisit_events.consumer import Handlers
+from revisit_events.worker import Worker
+
+S = TypeVar("S", bound=ServiceSettings)
+Extend = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+Extra = Callable[[argparse.Namespace, ServiceSettings], int]
+
+
+def service_main(
+    service: str,
+    settings_class: type[S],
+    create_app: Callable[[S], FastAPI],
+    build_worker: Callable[..., Worker],
+    handlers: Handlers,
+    projections: Sequence[str],
+    *,
+    extend: Extend | None = None,
+    extra: Extra | None = None,
+) -> int:
+    """Runs a service's command line; gives the exit code.
+
+    Args:
+        service: Name of the package.
+        settings_class: Read from the environment.
+        create_app: Makes the API.
+        build_worker: Makes the worker, given settings and `clock`.
+        handlers: Of the consumer.
+        projections: Tables that `rebuild` makes again.
+        extend: Adds commands of the service's own.
+        extra: Runs those.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {service}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("api", help="serve HTTP")
+    commands.add_parser("worker", help="consume, relay, do what is due")
+    commands.add_parser("migrate", help="bring the database to the newest schema")
+    add_commands(commands)
+    if extend is not None:
+        extend(commands)
+    arguments = parser.parse_args()
+    try:
+        settings = settings_class()
+    except ValidationError as error:
+        parser.error("; ".join(str(fault["msg"]) for fault in error.errors()))
+    configure_logging(service, settings.log_format)
+    if arguments.command == "api":
+        serve_api(create_app(settings), settings.host, settings.port)
+        return 0
+    if arguments.command == "worker":
+        run_until_signal(lambda stop: _work(settings, build_worker, stop))
+        return 0
+    if arguments.command == "migrate":
+        upgrade(service, settings.address("owner"), roles_of(settings))
+        return 0
+    if arguments.command in {"dlq", "outbox", "rebuild"}:
+        return run_command(arguments, settings, handlers, projections, print)
+    return extra(arguments, settings) if extra is not None else 2
+
+
+def roles_of(settings: ServiceSettings) -> Roles:
+    """Gives the names of a service's database users, as its addresses have them.
+
+    Args:
+        settings: Of the service.
+    """
+    app, worker = (urlsplit(settings.address(user)).username for user in ("app", "worker"))
+    if not app or not worker:
+        raise ValueError("the addresses of the database name no users")
+    return Roles(app=app, worker=worker)
+
+
+async def _work(settings: S, build_worker: Callable[..., Worker], stop: asyncio.Event) -> None:
+    async with running_clock(settings, None) as clock:
+        await build_worker(settings, clock=clock).run(stop)

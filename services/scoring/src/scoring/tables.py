@@ -1,0 +1,176 @@
+"""Tables of scoring: facts by event, the scores made of them, the queue of who is to be scored."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from revisit_chassis.db import metadata
+
+METADATA = metadata()
+
+
+def _precedence(name: str = "precedence") -> "sa.Column[str]":
+    return sa.Column(name, sa.Text(collation="C"), nullable=False, server_default="")
+
+
+def _time(name: str, *, nullable: bool = True) -> "sa.Column[object]":
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
+
+
+clinic = sa.Table(
+    "clinic",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("time_zone", sa.Text, nullable=False, server_default="UTC"),
+    sa.Column("currency", sa.Text),
+    _precedence(),
+)
+
+patient = sa.Table(
+    "patient",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID, primary_key=True),
+    sa.Column("birth_year", sa.SmallInteger),
+    sa.Column("sex", sa.Text),
+    sa.Column("family_id", pg.UUID),
+    sa.Column("payer", sa.Text),
+    sa.Column("employer_id", pg.UUID),
+    sa.Column("is_chronic", sa.Boolean, nullable=False, server_default="false"),
+    _time("erased_at"),
+    _precedence(),
+)
+
+visit_fact = sa.Table(
+    "visit_fact",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("visit_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID, nullable=False),
+    sa.Column("practitioner_id", pg.UUID),
+    sa.Column("service_code", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    _time("arrived_at"),
+    _time("started_at"),
+    _time("completed_at", nullable=False),
+    sa.Column("charged_minor", sa.BigInteger),
+    _precedence(),
+    sa.Index("visit_fact_patient_idx", "clinic_id", "patient_id", "completed_at"),
+)
+
+appointment_fact = sa.Table(
+    "appointment_fact",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("appointment_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID, nullable=False),
+    sa.Column("practitioner_id", pg.UUID),
+    sa.Column("service_code", sa.Text),
+    _time("starts_at"),
+    _precedence("schedule_precedence"),
+    sa.Column("status", sa.Text, nullable=False, server_default="booked"),
+    _time("status_at"),
+    _precedence("status_precedence"),
+    sa.Index("appointment_fact_patient_idx", "clinic_id", "patient_id"),
+)
+
+answer_fact = sa.Table(
+    "answer_fact",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("answer_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID),
+    sa.Column("practitioner_id", pg.UUID),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    _time("answered_at", nullable=False),
+    _precedence(),
+    sa.Index("answer_fact_patient_idx", "clinic_id", "patient_id"),
+)
+
+interaction_fact = sa.Table(
+    "interaction_fact",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True, comment="event name"),
+    sa.Column("subject", sa.Text, primary_key=True, comment="id of the aggregate"),
+    sa.Column("patient_id", pg.UUID),
+    sa.Column("code", sa.Text, comment="journey, reason, state, cause or verdict"),
+    _time("at", nullable=False),
+    _precedence(),
+)
+
+service_rhythm = sa.Table(
+    "service_rhythm",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("service_code", sa.Text, primary_key=True),
+    sa.Column("interval_days", sa.Float, nullable=False),
+    sa.Column("gaps", sa.Integer, nullable=False),
+)
+
+rhythm_due = sa.Table(
+    "rhythm_due",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    _time("due_at", nullable=False),
+    comment="When a clinic's rhythms are found anew.",
+)
+
+rescore = sa.Table(
+    "rescore",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID, primary_key=True),
+    comment="Patients whose facts changed.",
+)
+
+score = sa.Table(
+    "score",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("patient_id", pg.UUID, primary_key=True),
+    sa.Column("visits", sa.Integer, nullable=False),
+    _time("first_visit_at", nullable=False),
+    _time("last_visit_at", nullable=False),
+    sa.Column("charged_minor", sa.BigInteger, nullable=False),
+    sa.Column("segment_group", sa.Text, nullable=False),
+    sa.Column("segment_standing", sa.Text, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("told_probability", sa.Float, nullable=False),
+    sa.Column("band", sa.Text, nullable=False),
+    sa.Column("reasons", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    _time("scored_at", nullable=False),
+    _time("review_at", nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
+    sa.Index("score_review_idx", "review_at"),
+    sa.Index("score_risk_idx", "clinic_id", "probability"),
+)
+
+target = sa.Table(
+    "target",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("kpi", sa.Text, primary_key=True),
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("definition", sa.Text, nullable=False),
+    _time("set_at", nullable=False),
+)
+
+PROJECTIONS = (
+    "rescore",
+    "score",
+    "rhythm_due",
+    "service_rhythm",
+    "interaction_fact",
+    "answer_fact",
+    "appointment_fact",
+    "visit_fact",
+    "patient",
+    "clinic",
+)
+"""What a rebuild makes again from the event log."""
