@@ -6,7 +6,6 @@ Every handler is set-based, converges whatever the order, and does nothing for w
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from feedback.complaints.store import forget_texts as forget_complaints
@@ -24,6 +23,7 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import Event
+from revisit_events.revocations import on_token_revoked
 
 
 async def on_clinic_registered(
@@ -99,26 +99,8 @@ async def on_patient_erased(
     await forget_reviews(connection, pairs)
 
 
-async def on_token_revoked(
-    connection: AsyncConnection, events: Sequence[Event[TokenRevoked]], _now: datetime
-) -> None:
-    """Keeps the denylist that every request is checked against."""
-    await connection.execute(
-        sa.text("""
-            INSERT INTO revoked_token (clinic_id, jti, expires_at)
-            SELECT DISTINCT ON (clinic_id, jti) * FROM unnest(
-                CAST(:clinics AS uuid[]), CAST(:ids AS text[]), CAST(:expires AS timestamptz[])
-            ) AS u (clinic_id, jti, expires_at)
-            ORDER BY clinic_id, jti
-            ON CONFLICT DO NOTHING
-        """),
-        {
-            "clinics": [event.clinic_id for event in events],
-            "ids": [event.data.jti for event in events],
-            "expires": [event.data.expires_at for event in events],
-        },
-    )
-
+PROJECTIONS = ("visit", "survey_link", "erased_patient", "clinic")
+"""Tables that hold nothing but what these handlers wrote; a rebuild empties and fills them."""
 
 HANDLERS: Mapping[type[EventData], Handler] = {
     ClinicRegistered: on_clinic_registered,

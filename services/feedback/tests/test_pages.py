@@ -1,0 +1,305 @@
+"""The page behind a survey link."""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+
+from feedback.surveys.store import hash_of
+from revisit_chassis.clock import SimulatedClock
+from revisit_events.testing import (
+    clinic_registered,
+    link_issued,
+    patient_erased,
+    visit_completed,
+)
+
+Issue = Callable[..., Awaitable[str]]
+PATIENT = uuid.UUID(int=77)
+
+
+@pytest.fixture
+def issue(store: Any, clinic_id: uuid.UUID) -> Issue:
+    async def make(**data: Any) -> str:
+        token = secrets.token_urlsafe(16)
+        values = {"patient_id": PATIENT, "expires_at": store.clock.now() + timedelta(days=14)}
+        await store.tell(
+            link_issued(clinic_id=clinic_id, token_hash=hash_of(token), **(values | data))
+        )
+        return f"/s/{token}"
+
+    return make
+
+
+async def test_get_shows_the_questions_and_changes_nothing(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    path = await issue()
+    for _ in range(3):
+        page = await client.get(path)
+        assert page.status_code == 200
+        assert 'name="csat"' in page.text
+    assert await store.rows("SELECT 1 FROM survey_response") == []
+
+
+async def test_answers_are_kept_once_and_told_of(
+    client: httpx.AsyncClient, issue: Issue, store: Any, clinic_id: uuid.UUID
+) -> None:
+    visit_id, doctor = uuid.uuid4(), uuid.uuid4()
+    await store.tell(
+        visit_completed(
+            clinic_id=clinic_id, visit_id=visit_id, patient_id=PATIENT, practitioner_id=doctor
+        )
+    )
+    path = await issue(subject_id=visit_id)
+    first = await client.post(path, data={"csat": "5", "nps": "9", "comment": "Хорошо"})
+    assert (first.status_code, "Спасибо" in first.text) == (200, True)
+    second = await client.post(path, data={"csat": "1", "nps": "0"})
+    assert (second.status_code, second.text) == (200, first.text)
+    (row,) = await store.rows("SELECT * FROM survey_response")
+    assert (row.csat, row.nps, row.practitioner_id) == (5, 9, doctor)
+    assert "Хорошо".encode() not in bytes(row.comment)
+    told = await store.published("survey.answered")
+    assert [(event["kind"], event["score"], event["scale_max"]) for event in told] == [
+        ("csat", 5, 5),
+        ("nps", 9, 10),
+    ]
+    assert {event["practitioner_id"] for event in told} == {str(doctor)}
+    assert "Хорошо" not in str(told)
+    assert await store.published("complaint.opened") == []
+
+
+async def test_answers_sent_at_once_count_once(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    path = await issue()
+    answers = await asyncio.gather(
+        *(client.post(path, data={"csat": str(n), "nps": "2"}) for n in (1, 2, 3, 4, 5))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(await store.rows("SELECT 1 FROM survey_response")) == 1
+    assert len(await store.published("survey.answered")) == 2
+    assert len(await store.published("complaint.opened")) == 1
+
+
+async def test_partial_answer_is_kept(client: httpx.AsyncClient, issue: Issue, store: Any) -> None:
+    await client.post(await issue(), data={"nps": "10"})
+    assert [event["kind"] for event in await store.published("survey.answered")] == ["nps"]
+
+
+async def test_comment_alone_is_kept_and_tells_of_no_score(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    path = await issue()
+    assert (await client.post(path, data={"comment": "Всё было вовремя"})).status_code == 200
+    assert await store.published("survey.answered") == []
+    assert len(await store.rows("SELECT 1 FROM survey_response")) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"csat": "9"}, {"nps": "x"}, {"csat": "4", "comment": "я" * 3000}]
+)
+async def test_faulty_form_is_shown_again_and_uses_nothing_up(
+    client: httpx.AsyncClient, issue: Issue, data: dict[str, str]
+) -> None:
+    path = await issue()
+    page = await client.post(path, data=data)
+    assert (page.status_code, 'role="alert"' in page.text) == (422, True)
+    assert (await client.post(path, data={"csat": "4"})).status_code == 200
+
+
+async def test_faulty_form_keeps_what_was_given(client: httpx.AsyncClient, issue: Issue) -> None:
+    page = await client.post(await issue(), data={"csat": "4", "nps": "11", "comment": "<b>ok"})
+    assert 'value="4" checked' in page.text
+    assert "&lt;b&gt;ok" in page.text
+
+
+async def test_body_too_long_or_of_another_type_is_no_answer(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    path = await issue()
+    long = await client.post(path, content=b"csat=4&comment=" + b"x" * 100_000)
+    other = await client.post(path, json={"csat": 4})
+    assert {long.status_code, other.status_code} == {422}
+    assert await store.rows("SELECT 1 FROM survey_response") == []
+
+
+async def test_unknown_link_is_a_kind_404_until_its_event_arrives(
+    client: httpx.AsyncClient, store: Any, clinic_id: uuid.UUID
+) -> None:
+    token = secrets.token_urlsafe(16)
+    page = await client.get(f"/s/{token}", headers={"Accept-Language": "en-GB,en;q=0.9"})
+    assert page.status_code == 404
+    assert int(page.headers["Retry-After"]) > 0
+    assert "Try again" in page.text
+    assert (await client.post(f"/s/{token}", data={"csat": "1"})).status_code == 404
+    await store.tell(link_issued(clinic_id=clinic_id, token_hash=hash_of(token)))
+    assert (await client.get(f"/s/{token}")).status_code == 200
+
+
+async def test_expired_link_is_a_kind_410(
+    client: httpx.AsyncClient, issue: Issue, clock: SimulatedClock, store: Any
+) -> None:
+    path = await issue()
+    clock.set(clock.now() + timedelta(days=14))
+    assert (await client.get(path)).status_code == 410
+    assert (await client.post(path, data={"csat": "1"})).status_code == 410
+    assert await store.rows("SELECT 1 FROM survey_response") == []
+
+
+async def test_link_of_another_purpose_is_unknown_here(
+    client: httpx.AsyncClient, issue: Issue
+) -> None:
+    assert (await client.get(await issue(purpose="cancel"))).status_code == 404
+
+
+async def test_low_answer_opens_one_case(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    await client.post(await issue(), data={"csat": "4", "nps": "3", "comment": "Долго ждала"})
+    (opened,) = await store.published("complaint.opened")
+    assert opened["severity"] == "medium"
+    assert opened["cause_code"] == "unclassified"
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert case["text"] == "Долго ждала"
+    assert (case["origin"], case["rule_version"], case["is_overdue"]) == ("survey", 0, False)
+
+
+@pytest.mark.parametrize(
+    ("link_language", "clinic_language", "accept", "query", "expected"),
+    [
+        ("en", "ru", "ru", "", "en"),
+        (None, "en", "ru", "", "en"),
+        ("de", "ru", "en", "", "ru"),
+        (None, None, "en-US,en;q=0.5", "", "en"),
+        (None, None, "", "", "ru"),
+        ("ru", "ru", "ru", "?lang=en", "en"),
+        ("ru", "ru", "en", "?lang=fr", "ru"),
+    ],
+)
+async def test_language_is_the_readers_the_patients_the_clinics_the_browsers(
+    *,
+    client: httpx.AsyncClient,
+    issue: Issue,
+    store: Any,
+    clinic_id: uuid.UUID,
+    link_language: str | None,
+    clinic_language: str | None,
+    accept: str,
+    query: str,
+    expected: str,
+) -> None:
+    if clinic_language:
+        await store.tell(clinic_registered(clinic_id=clinic_id, language=clinic_language))
+    path = await issue(language=link_language)
+    page = await client.get(path + query, headers={"Accept-Language": accept})
+    assert f'<html lang="{expected}">' in page.text
+
+
+async def test_erased_patients_link_is_gone_and_comments_are_removed(
+    client: httpx.AsyncClient, issue: Issue, store: Any, clinic_id: uuid.UUID
+) -> None:
+    answered, other = await issue(), await issue()
+    await client.post(answered, data={"csat": "1", "comment": "личное"})
+    await store.tell(patient_erased(clinic_id=clinic_id, patient_id=PATIENT))
+    assert {(await client.get(path)).status_code for path in (answered, other)} == {410}
+    assert (await client.post(other, data={"comment": "снова"})).status_code == 410
+    (row,) = await store.rows("SELECT csat, comment FROM survey_response")
+    assert (row.csat, row.comment) == (1, None)
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert case["text"] is None
+
+
+async def test_page_forbids_caching_passing_on_and_scripts(
+    client: httpx.AsyncClient, issue: Issue
+) -> None:
+    path = await issue()
+    for page in (await client.get(path), await client.get("/s/unknown")):
+        assert page.headers["Cache-Control"] == "no-store"
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert "<script" not in page.text
+        assert path.removeprefix("/s/") not in page.text
+
+
+async def test_style_sheet_is_served(client: httpx.AsyncClient) -> None:
+    style = await client.get("/static/survey.css")
+    assert (style.status_code, style.headers["content-type"]) == (
+        200,
+        "text/css; charset=utf-8",
+    )
+
+
+class Accessibility(HTMLParser):
+    """What assistive technology needs to find."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.unlabelled: list[str] = []
+        self.labelled_ids: set[str] = set()
+        self.legends = 0
+        self.headings = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "label" and given.get("for"):
+            self.labelled_ids.add(str(given["for"]))
+        if tag == "input" and not {"label", "fieldset"} <= set(self.stack):
+            self.unlabelled.append(str(given.get("name")))
+        if tag == "textarea" and given.get("id") not in self.labelled_ids:
+            self.unlabelled.append(str(given.get("name")))
+        self.legends += tag == "legend"
+        self.headings += tag == "h1"
+        if tag not in {"meta", "link", "input"}:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+
+@pytest.mark.parametrize("language", ["ru", "en"])
+async def test_page_is_labelled_and_well_formed(
+    client: httpx.AsyncClient, issue: Issue, language: str
+) -> None:
+    page = Accessibility()
+    page.feed((await client.get(await issue(language=language))).text)
+    assert (page.unlabelled, page.stack) == ([], [])
+    assert (page.legends, page.headings) == (2, 1)
+
+
+def contrast(first: str, second: str) -> float:
+    def luminance(colour: str) -> float:
+        digits = colour if len(colour) == 6 else "".join(c * 2 for c in colour)
+        parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "ground"),
+    [
+        ("16222e", "fff"),
+        ("16222e", "e6f1f7"),
+        ("16222e", "fdecee"),
+        ("44525f", "fff"),
+        ("0b5c8a", "f3f5f7"),
+        ("fff", "0b5c8a"),
+    ],
+)
+async def test_colours_of_the_page_are_readable(
+    client: httpx.AsyncClient, text: str, ground: str
+) -> None:
+    style = (await client.get("/static/survey.css")).text
+    assert f"#{text}" in style
+    assert f"#{ground}" in style
+    assert contrast(text, ground) >= 4.5
