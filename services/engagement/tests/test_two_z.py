@@ -123,10 +123,8 @@ class World:
                 connection,
                 self.clinic_id,
                 patient,
-                reason=ReleaseReason.MOVED_AWAY,
-                approved_by="doctor",
-                recorded_by="anna",
-                now=self.clock.now(),
+                usecases.Release(ReleaseReason.MOVED_AWAY, "doctor", "anna"),
+                self.clock.now(),
             )
 
     async def finish(self, task_id: uuid.UUID, outcome: Outcome) -> None:
@@ -317,6 +315,29 @@ async def test_release_covers_the_visits_until_then_and_no_later_one(
     await world.visit(patient, DUE + 3 * DAY)
     await world.settle(DUE + 5 * DAY)
     assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_release_ends_scheduled_messages_with_their_reason(
+    world: World, patient: uuid.UUID
+) -> None:
+    for state in ("scheduled", "sent"):
+        await world.run(
+            """
+            INSERT INTO message (clinic_id, message_id, patient_id, journey, step, subject_id,
+                occurrence, legal_class, state, due_at, expires_at)
+            VALUES (:clinic_id, :id, :patient, 'follow-up', 'csat', :id, '', 'care', :state,
+                :due, :expires)
+            """,
+            id=uuid.uuid4(),
+            patient=patient,
+            state=state,
+            due=DONE + DAY,
+            expires=DONE + 3 * DAY,
+        )
+    await world.release(patient)
+    rows = await world.run("SELECT state, reason, decision FROM message ORDER BY state")
+    assert [(row.state, row.reason) for row in rows] == [("dropped", "released"), ("sent", None)]
+    assert rows[0].decision["checks"][0]["detail"] == "released: moved_away"
 
 
 async def test_erased_patient_is_released_and_never_gets_a_task(

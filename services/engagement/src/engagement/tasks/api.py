@@ -24,7 +24,7 @@ from engagement.tasks.domain import (
 )
 from engagement.tasks.scripts import Script, script_for
 from engagement.two_z.domain import ReleaseReason
-from engagement.two_z.usecases import release_patient
+from engagement.two_z.usecases import Release, release_by_task
 from revisit_chassis.audit import record_audit
 from revisit_chassis.http import ChassisDep, ClinicConnection, ClinicId, Now, require
 from revisit_chassis.idempotency import IdempotencyKey, once
@@ -252,16 +252,7 @@ async def state_outcome(
         raise Problem(403, "missing-scope", f"A release needs the scope {RELEASES_SCOPE}.")
 
     async def finish(connection: AsyncConnection) -> Response:
-        task, is_changed = await usecases.finish_task(
-            connection,
-            clinic_id,
-            task_id,
-            outcome=body.outcome,
-            minutes=body.minutes,
-            call_back_at=body.call_back_at,
-            by=caller.sub,
-            now=now,
-        )
+        task, is_changed = await _finish(connection, clinic_id, task_id, body, caller.sub, now=now)
         if is_changed:
             await record_audit(
                 connection,
@@ -272,19 +263,35 @@ async def state_outcome(
                 at=now,
                 correlation_id=request.scope.get("correlation_id"),
             )
-        if is_changed and body.release_reason:
-            await release_patient(
-                connection,
-                clinic_id,
-                task.patient_id,
-                reason=body.release_reason,
-                approved_by=body.approved_by or caller.sub,
-                recorded_by=caller.sub,
-                now=now,
-            )
         return await _answer(connection, task)
 
     return await once(request, state.database, clinic_id, key, finish)
+
+
+async def _finish(
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    task_id: UUID,
+    body: OutcomeRequest,
+    caller: str,
+    *,
+    now: datetime,
+) -> tuple[Task, bool]:
+    if body.release_reason is not None:
+        release = Release(body.release_reason, body.approved_by or caller, caller)
+        return await release_by_task(
+            connection, clinic_id, task_id, release, minutes=body.minutes, now=now
+        )
+    return await usecases.finish_task(
+        connection,
+        clinic_id,
+        task_id,
+        outcome=body.outcome,
+        minutes=body.minutes,
+        call_back_at=body.call_back_at,
+        by=caller,
+        now=now,
+    )
 
 
 async def _answer(connection: AsyncConnection, task: Task, code: int = 200) -> Response:

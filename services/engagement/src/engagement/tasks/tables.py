@@ -2,11 +2,11 @@
 
 import sqlalchemy as sa
 from alembic.operations import Operations
-from revisit_chassis.db import NAMING_CONVENTION
-from revisit_chassis.tenancy import Roles, protect
 from sqlalchemy.dialects.postgresql import UUID
 
 from engagement.tasks.domain import CLOSED_BY_BOOKING, SNOOZE_LIMIT
+from revisit_chassis.db import NAMING_CONVENTION
+from revisit_chassis.tenancy import Roles, protect
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from revisit_events.outbox import publish
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.tasks import store
@@ -25,6 +24,7 @@ from engagement.tasks.store import Closing
 from engagement.two_z.store import ask_for_checks
 from revisit_events.contracts import TaskClosed, TaskOpened
 from revisit_events.envelope import Event, new_event
+from revisit_events.outbox import publish
 
 SOURCE = "/engagement"
 CLAIM_LASTS = timedelta(minutes=30)

@@ -127,10 +127,8 @@ async def release_patient(
             connection,
             clinic_id,
             patient,
-            reason=body.reason,
-            approved_by=approved_by,
-            recorded_by=caller.sub,
-            now=now,
+            usecases.Release(body.reason, approved_by, caller.sub),
+            now,
         )
         await record_audit(
             connection,

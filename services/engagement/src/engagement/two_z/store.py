@@ -1,6 +1,6 @@
 """Rows of the 2Z rule: checks to be made, the facts that decide, releases, the statement.
 
-Lock order: whoever changes tasks of a patient and the patient's `two_z` row takes the `two_z` row
+Lock order: patient, messages, `two_z`, tasks. Whoever changes tasks takes the patient's `two_z` row
 first. The repair holds that row while it reads the facts, and every change of a fact touches the
 row in its own transaction: a check therefore either sees the change or is asked for again by it.
 """

@@ -6,9 +6,10 @@ follows from the facts at the moment of asking. `two_z` only says when somebody 
 
 import sqlalchemy as sa
 from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import UUID
+
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, protect
-from sqlalchemy.dialects.postgresql import UUID
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 

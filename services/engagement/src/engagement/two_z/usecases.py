@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engagement.messages.gate import Check as GateCheck
 from engagement.messages.gate import Decision, Verdict
 from engagement.messages.ledger import decision_json
-from engagement.tasks.domain import Outcome
+from engagement.tasks.domain import Outcome, Task, TaskNotFoundError
 from engagement.tasks.store import Closing
-from engagement.tasks.usecases import close_tasks, expire_tasks, open_tasks
+from engagement.tasks.store import load as load_task
+from engagement.tasks.usecases import close_tasks, expire_tasks, finish_task, open_tasks
 from engagement.two_z import statement, store
 from engagement.two_z.domain import (
     DEADLINE_RULE,
@@ -90,14 +91,20 @@ async def forget_patients(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Why no further contact is owed to a patient, who says so and who wrote it down."""
+
+    reason: ReleaseReason
+    approved_by: str
+    recorded_by: str
+
+
 async def release_patient(
     connection: AsyncConnection,
     clinic_id: uuid.UUID,
     patient_id: uuid.UUID,
-    *,
-    reason: ReleaseReason,
-    approved_by: str,
-    recorded_by: str,
+    release: Release,
     now: datetime,
 ) -> uuid.UUID:
     """Records that no further contact is owed to a patient; ends open tasks and messages.
@@ -107,27 +114,46 @@ async def release_patient(
     Returns:
         The id of the release.
     """
+    await _end_messages(connection, clinic_id, patient_id, release, now)
     await touch(connection, [(clinic_id, patient_id)], now)
-    release_id = uuid.uuid4()
-    await store.insert_release(
+    return await _record(connection, clinic_id, patient_id, release, now)
+
+
+async def release_by_task(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    task_id: uuid.UUID,
+    release: Release,
+    *,
+    minutes: int,
+    now: datetime,
+) -> tuple[Task, bool]:
+    """Closes a task because its patient is released, and records the release.
+
+    Gives the task, and whether this changed it: said again, nothing is recorded again.
+
+    Raises:
+        TaskNotFoundError: There is no such task.
+        TaskClosedError: It is closed with another outcome.
+    """
+    found = await load_task(connection, clinic_id, task_id)
+    if found is None:
+        raise TaskNotFoundError
+    if found.is_open:
+        await _end_messages(connection, clinic_id, found.patient_id, release, now)
+    task, is_changed = await finish_task(
         connection,
-        clinic_id=clinic_id,
-        release_id=release_id,
-        patient_id=patient_id,
-        reason=reason,
-        approved_by=approved_by,
-        recorded_by=recorded_by,
-        released_at=now,
+        clinic_id,
+        task_id,
+        outcome=Outcome.RELEASED,
+        minutes=minutes,
+        call_back_at=None,
+        by=release.recorded_by,
+        now=now,
     )
-    await close_tasks(
-        connection, [Closing(clinic_id, patient_id, Outcome.RELEASED, now, is_all=True)]
-    )
-    withheld = GateCheck("release", Verdict.DROP, f"released: {reason}", "released")
-    decision = Decision(Verdict.DROP, "released", None, None, (withheld,))
-    await store.drop_messages(
-        connection, clinic_id, patient_id, decision=decision_json(decision, now), now=now
-    )
-    return release_id
+    if is_changed:
+        await _record(connection, clinic_id, task.patient_id, release, now)
+    return task, is_changed
 
 
 async def repair(
@@ -187,6 +213,45 @@ async def two_z_statement(
         else []
     )
     return Statement(counts, now, zone, violating)
+
+
+async def _end_messages(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    release: Release,
+    now: datetime,
+) -> None:
+    """Ends messages before the 2Z row is taken: the sender holds messages when it opens a task."""
+    withheld = GateCheck("release", Verdict.DROP, f"released: {release.reason}", "released")
+    decision = Decision(Verdict.DROP, "released", None, None, (withheld,))
+    await store.drop_messages(
+        connection, clinic_id, patient_id, decision=decision_json(decision, now), now=now
+    )
+
+
+async def _record(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    release: Release,
+    now: datetime,
+) -> uuid.UUID:
+    release_id = uuid.uuid4()
+    await store.insert_release(
+        connection,
+        clinic_id=clinic_id,
+        release_id=release_id,
+        patient_id=patient_id,
+        reason=release.reason,
+        approved_by=release.approved_by,
+        recorded_by=release.recorded_by,
+        released_at=now,
+    )
+    await close_tasks(
+        connection, [Closing(clinic_id, patient_id, Outcome.RELEASED, now, is_all=True)]
+    )
+    return release_id
 
 
 def _next_checks(
