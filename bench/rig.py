@@ -121,7 +121,7 @@ class Rig:
             clinic_id: signer.issue(
                 sub="bench",
                 clinic_id=clinic_id,
-                scopes=scopes_of("clinic_system", platform=False),
+                scopes=scopes_of("clinic_system", is_platform=False),
                 role="clinic_system",
                 lifetime_seconds=24 * 3600,
             )

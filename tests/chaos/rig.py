@@ -126,7 +126,7 @@ class Platform:
         return Signer(self._signing_key).issue(
             sub="chaos",
             clinic_id=clinic_id,
-            scopes=scopes_of(role, platform=clinic_id is None),
+            scopes=scopes_of(role, is_platform=clinic_id is None),
             role=role,
             lifetime_seconds=3600,
         )

@@ -358,3 +358,23 @@ def test_every_error_of_the_tasks_has_a_status() -> None:
     module = "engagement.tasks.domain"
     defined = {kind for kind in DomainError.__subclasses__() if kind.__module__ == module}
     assert defined == set(tasks_api.PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/tasks?reason=%00", None),
+        ("GET", "/v1/tasks?due_before=0001-01-01T00:00:00%2B05:00", None),
+        ("GET", "/v1/tasks?limit=201", None),
+        ("POST", "/v1/task-claims", {"reasons": ["\x00"]}),
+        ("POST", "/v1/patients/P-1/releases", {"reason": "died", "approved_by": "\x00"}),
+        ("POST", "/v1/patients/P-1/releases", {"reason": "no idea"}),
+        ("POST", f"/v1/patients/{'x' * 65}/releases", {"reason": "died"}),
+    ],
+)
+async def test_what_cannot_be_stored_is_a_422_problem(
+    client: httpx.AsyncClient, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    answer = await client.request(method, path, json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"

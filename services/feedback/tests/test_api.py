@@ -9,13 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.app import PROBLEMS
+from feedback.app import PROBLEMS, build_worker
 from feedback.complaints import domain as complaints
+from feedback.settings import Settings
 from feedback.surveys import domain as surveys
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.problem import DomainError
+from revisit_events.catalog import types_consumed_by
 from revisit_events.testing import clinic_registered, patient_erased
+from standalone.cluster import ServiceDatabase
 
 TokenMaker = Callable[..., dict[str, str]]
 CLOUD_EVENT = {"Content-Type": "application/cloudevents+json"}
@@ -322,3 +325,33 @@ def test_every_error_has_a_status() -> None:
         if isinstance(kind, type) and issubclass(kind, DomainError) and kind is not DomainError
     }
     assert defined == set(PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/reviews?platform=%00",
+        "/v1/reviews?published_from=0001-01-01T00:00:00%2B05:00",
+        "/v1/reviews?cursor=WzEsMl0",
+        "/v1/complaints?severity=awful",
+        "/v1/surveys/%00",
+    ],
+)
+async def test_what_cannot_be_asked_is_a_422_problem(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_worker_reads_what_the_catalogue_says_and_waits_for_no_moment(
+    service_database: ServiceDatabase,
+) -> None:
+    settings = Settings.model_validate(
+        {
+            "database_url": service_database.database_url,
+            "worker_database_url": service_database.worker_database_url,
+        }
+    )
+    worker = build_worker(settings)
+    assert len(worker.consumer.topics) == len(types_consumed_by("feedback"))
+    assert (len(worker.relays), list(worker.schedule)) == (1, [])

@@ -56,7 +56,7 @@ class Keys:
         return Signer(self.signing_key).issue(
             sub=f"{role}@standalone",
             clinic_id=clinic_id,
-            scopes=scopes_of(role, platform=clinic_id is None),
+            scopes=scopes_of(role, is_platform=clinic_id is None),
             role=role,
             lifetime_seconds=TOKEN_LIFETIME_SECONDS,
         )

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 UNPRIVILEGED_USER = "nobody"
@@ -184,7 +185,7 @@ class EmbeddedPostgres:
             path.write_text(secrets.token_urlsafe(24))
         self.superuser_password = path.read_text()
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         if self._user is None:
             return {}
         account = pwd.getpwnam(self._user)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -39,10 +39,11 @@ STALE_AFTER_SECONDS = 60.0
 TRIP_WINDOW = 200
 TRIP_AT = 100
 
-Handler = Callable[[AsyncConnection, Sequence[Any], datetime], Awaitable[None]]
+E = TypeVar("E")
+Handler = Callable[[AsyncConnection, Sequence[E], datetime], Awaitable[None]]
 """Applies new events of one type, in the transaction given: set-based, in any order, once."""
 
-Handlers = Mapping[type[EventData], Handler]
+Handlers = Mapping[type[EventData], Handler[Any]]
 
 log = structlog.get_logger()
 

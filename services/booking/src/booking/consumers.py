@@ -5,19 +5,21 @@ from datetime import datetime
 from typing import Any
 
 from revisit_events.consumer import Handler
-from revisit_events.contracts import (
-    AppointmentAnswered,
-    AppointmentNoShowRiskScored,
-    EventData,
-    LinkIssued,
-)
-from revisit_events.envelope import Event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.link import Answer, Reply
 from booking.projection import run, upsert_statement
 from booking.usecases.answers import Received, take_answers
+from revisit_events.contracts import (
+    AppointmentAnswered,
+    AppointmentNoShowRiskScored,
+    EventData,
+    LinkIssued,
+    TokenRevoked,
+)
+from revisit_events.envelope import Event
+from revisit_events.revocations import on_token_revoked
 
 KEEP_LINKS = """
 INSERT INTO link (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at)
@@ -110,4 +112,5 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     LinkIssued: on_link_issued,
     AppointmentAnswered: on_appointment_answered,
     AppointmentNoShowRiskScored: on_appointment_no_show_risk_scored,
+    TokenRevoked: on_token_revoked,
 }

@@ -12,6 +12,12 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
+from revisit_events.outbox import publish
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking import tables
+from booking.domain.appointment import Status, no_show_due_at
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -25,16 +31,9 @@ from revisit_events.contracts import (
     PatientContactChanged,
     PatientErased,
     PatientRegistered,
-    PatientUpdated,
     VisitCompleted,
 )
 from revisit_events.envelope import AnyEvent, new_event
-from revisit_events.outbox import publish
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from booking import tables
-from booking.domain.appointment import Status, no_show_due_at
 
 SOURCE = "/booking"
 

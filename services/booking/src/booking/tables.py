@@ -9,6 +9,7 @@ them costs an index look-up a row on the path that takes in every visit of a cli
 """
 
 import sqlalchemy as sa
+
 from revisit_chassis.db import NAMING_CONVENTION
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)

@@ -1,9 +1,9 @@
 """What the page behind a link says, in the languages that patients read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from booking.domain.link import Answer
 
@@ -128,24 +128,36 @@ def language_of(tag: str | None) -> str:
     return primary if primary in TEXTS else FALLBACK_LANGUAGE
 
 
-def moment(texts: Texts, at: datetime, time_zone: str) -> str:
+def moment(texts: Texts, at: datetime, time_zones: Sequence[str]) -> str:
     """A time as people say it.
 
     Args:
         texts: Words of the language.
         at: The time.
-        time_zone: IANA zone of the reader.
+        time_zones: IANA zones of the reader, the best first; one that does not exist is passed over
+            (a clinic system may have reported it), and without any the time says that it is UTC.
 
     >>> from datetime import UTC
-    >>> moment(RUSSIAN, datetime(2026, 1, 15, 12, 30, tzinfo=UTC), "Europe/Moscow")
+    >>> half_past_three = datetime(2026, 1, 15, 12, 30, tzinfo=UTC)
+    >>> moment(RUSSIAN, half_past_three, ["Europe/Moscow"])
     'четверг, 15 января, 15:30'
-    >>> moment(ENGLISH, datetime(2026, 1, 15, 12, 30, tzinfo=UTC), "Europe/Moscow")
+    >>> moment(ENGLISH, half_past_three, ["Mars/Olympus", "Europe/Moscow"])
     'Thursday 15 January, 15:30'
+    >>> moment(ENGLISH, half_past_three, [])
+    'Thursday 15 January, 12:30 UTC'
     """
-    local = at.astimezone(ZoneInfo(time_zone))
+    zone = next(filter(None, map(_zone, time_zones)), None)
+    local = at.astimezone(zone or UTC)
     return texts.moment.format(
         weekday=texts.weekdays[local.weekday()],
         day=local.day,
         month=texts.months[local.month - 1],
-        time=f"{local:%H:%M}",
+        time=f"{local:%H:%M}" if zone else f"{local:%H:%M} UTC",
     )
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None

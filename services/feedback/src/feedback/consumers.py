@@ -3,8 +3,9 @@
 Every handler is set-based, converges whatever the order, and does nothing for what it saw before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,10 +14,9 @@ from feedback.projections import store as projections
 from feedback.reviews.store import forget_texts as forget_reviews
 from feedback.surveys import store as surveys
 from feedback.surveys.domain import SURVEY_PURPOSE
-from revisit_events.consumer import Handler
+from revisit_events.consumer import Handlers
 from revisit_events.contracts import (
     ClinicRegistered,
-    EventData,
     LinkIssued,
     PatientErased,
     TokenRevoked,
@@ -102,7 +102,7 @@ async def on_patient_erased(
 PROJECTIONS = ("visit", "survey_link", "erased_patient", "clinic")
 """Tables that hold nothing but what these handlers wrote; a rebuild empties and fills them."""
 
-HANDLERS: Mapping[type[EventData], Handler] = {
+HANDLERS: Handlers = {
     ClinicRegistered: on_clinic_registered,
     VisitCompleted: on_visit_completed,
     LinkIssued: on_link_issued,

@@ -3,12 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from revisit_chassis.pages import decode_cursor
 from revisit_chassis.problem import FieldError, Problem
+from revisit_events.contracts.fields import Time
 
-_POSITION = TypeAdapter(tuple[AwareDatetime, UUID])
+_POSITION = TypeAdapter(tuple[Time, UUID])
 
 
 def time_and_id(cursor: str) -> tuple[datetime, UUID]:

@@ -109,7 +109,7 @@ async def on_appointment_scheduled(
     await _statuses(connection, events, "booked")
 
 
-def _status_handler(status: str) -> Handler:
+def _status_handler(status: str) -> Handler[Any]:
     async def on_status(
         connection: AsyncConnection, events: Sequence[Event[Any]], _: datetime
     ) -> None:
@@ -153,7 +153,7 @@ async def on_survey_answered(
     )
 
 
-def _interaction_handler(code_field: str | None) -> Handler:
+def _interaction_handler(code_field: str | None) -> Handler[Any]:
     async def on_interaction(
         connection: AsyncConnection, events: Sequence[AnyEvent], _: datetime
     ) -> None:
@@ -182,7 +182,7 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-HANDLERS: Mapping[type[EventData], Handler] = {
+HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.ClinicRegistered: on_clinic_registered,
     c.PatientRegistered: on_patient_described,
     c.PatientUpdated: on_patient_described,

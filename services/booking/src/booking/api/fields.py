@@ -6,6 +6,7 @@ from typing import Annotated
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, StringConstraints
+
 from revisit_events.contracts import fields
 
 NO_CONTROL = r"^[^\u0000-\u001f\u007f-\u009f]*$"

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from revisit_events.contracts.fields import Code, Country, Currency, Language, Minor
 
 from booking.api.fields import Email, Moment, OwnId, Phone, Words, Zone
 from booking.domain.appointment import CancelledBy
 from booking.domain.visit import Kind, Outcome
+from revisit_events.contracts.fields import Code, Country, Currency, Language, Minor
 
 Modality = Literal["in_person", "telemedicine"]
 
@@ -95,6 +95,13 @@ class PatientBody(Request):
         if self.birth_on is not None and not 1850 <= self.birth_on.year < 2200:  # noqa: PLR2004
             raise ValueError("birth_on must lie between 1850 and 2199")
         return self
+
+
+class PatientReference(BaseModel):
+    """Which patient was written: by our id and by the clinic's."""
+
+    patient_id: UUID
+    patient_identifier: str | None
 
 
 class PatientAnswer(BaseModel):

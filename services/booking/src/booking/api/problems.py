@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from revisit_chassis.problem import DomainError
-
 from booking.domain import errors
+from revisit_chassis.problem import DomainError
 
 PROBLEMS: Mapping[type[DomainError], tuple[int, str]] = {
     errors.NotFound: (404, "Not found"),

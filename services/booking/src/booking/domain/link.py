@@ -38,7 +38,8 @@ class Link:
     appointment: Appointment
     clinic_name: str
     language: str
-    time_zone: str
+    time_zones: tuple[str, ...]
+    """IANA zones to show times in, the best first: the patient's, then the clinic's."""
     expires_at: datetime
     used_at: datetime | None
 

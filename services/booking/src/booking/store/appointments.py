@@ -5,12 +5,12 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from revisit_events.envelope import precedence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.appointment import Appointment, Cancellation, CancelledBy, Schedule, Status
 from booking.store.rows import Key, is_row
+from revisit_events.envelope import precedence
 
 PRESENCE_RANK: Mapping[Status, int] = {Status.ARRIVED: 40, Status.IN_PROGRESS: 50}
 """Ranks of the two steps that only booking knows, between those of the published ones."""

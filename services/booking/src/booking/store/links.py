@@ -24,7 +24,8 @@ async def link(
             sa.func.coalesce(patients.c.language, links.c.language, clinics.c.language).label(
                 "page_language"
             ),
-            sa.func.coalesce(patients.c.time_zone, clinics.c.time_zone).label("page_time_zone"),
+            patients.c.time_zone.label("patient_time_zone"),
+            clinics.c.time_zone.label("clinic_time_zone"),
         )
         .join(clinics, clinics.c.clinic_id == links.c.clinic_id)
         .outerjoin(
@@ -48,7 +49,7 @@ async def link(
         appointment=shown,
         clinic_name=row["name"],
         language=row["page_language"],
-        time_zone=row["page_time_zone"],
+        time_zones=tuple(filter(None, (row["patient_time_zone"], row["clinic_time_zone"]))),
         expires_at=row["expires_at"],
         used_at=row["used_at"],
     )

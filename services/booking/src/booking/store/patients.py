@@ -3,17 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from revisit_chassis.crypto import Keyring
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store.rows import is_row, time_of
+from revisit_chassis.crypto import Keyring
 
 
 async def is_erased(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> bool:

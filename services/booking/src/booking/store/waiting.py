@@ -35,6 +35,7 @@ async def waiting_times(
     completed_from: datetime,
     completed_before: datetime,
     target_minutes: int,
+    practitioner_id: UUID | None = None,
 ) -> WaitingTimes:
     """Mean wait and share under the target, by the rule of `domain.visit.waiting_time`.
 
@@ -44,6 +45,7 @@ async def waiting_times(
         completed_from: First moment of the period.
         completed_before: First moment after it.
         target_minutes: A wait counts as short below it.
+        practitioner_id: Only visits at this one.
     """
     visits = tables.visit
     minutes = sa.extract("epoch", visits.c.started_at - visits.c.arrived_at) / 60
@@ -67,6 +69,8 @@ async def waiting_times(
         .group_by(sa.func.grouping_sets(sa.tuple_(visits.c.practitioner_id), sa.tuple_()))
         .order_by(visits.c.practitioner_id)
     )
+    if practitioner_id is not None:
+        query = query.where(visits.c.practitioner_id == practitioner_id)
     overall, excluded, by_practitioner = None, 0, []
     for row in await connection.execute(query):
         excluded = row.excluded if row.is_overall else excluded

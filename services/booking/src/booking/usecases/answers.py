@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.envelope import AnyEvent
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment, Status
@@ -14,6 +13,7 @@ from booking.domain.link import Link, LinkState, Reply, answer, state_of
 from booking.store import appointments, links
 from booking.usecases.appointments import cancelled_data, confirmed_data
 from booking.usecases.recording import event_of, record
+from revisit_events.envelope import AnyEvent
 
 
 @dataclass(frozen=True, slots=True)

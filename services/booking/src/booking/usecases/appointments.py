@@ -1,10 +1,18 @@
 """Commands on appointments: what staff and clinic systems do over HTTP."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking.domain import appointment as rules
+from booking.domain.appointment import Appointment, CancelledBy, Schedule, Status
+from booking.domain.errors import AlreadyExists, InvalidVisit, NotFound, PatientErased
+from booking.domain.visit import Findings, Visit, visit_of
+from booking.projection import SOURCE
+from booking.store import appointments, clinics, patients
+from booking.usecases.recording import event_of, record
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -17,15 +25,6 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import new_event
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from booking.domain import appointment as rules
-from booking.domain.appointment import Appointment, CancelledBy, Schedule, Status
-from booking.domain.errors import AlreadyExists, InvalidVisit, NotFound, PatientErased
-from booking.domain.visit import Findings, Visit, visit_of
-from booking.projection import SOURCE
-from booking.store import appointments, clinics, patients
-from booking.usecases.recording import event_of, record
 
 
 async def book_appointment(

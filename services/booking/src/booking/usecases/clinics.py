@@ -3,14 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.contracts import ClinicRegistered
-from revisit_events.envelope import new_event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.patient import Clinic
 from booking.projection import SOURCE
 from booking.store import clinics
 from booking.usecases.recording import record
+from revisit_events.contracts import ClinicRegistered
+from revisit_events.envelope import new_event
 
 
 async def put_clinic(

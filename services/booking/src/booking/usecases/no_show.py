@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database
-from revisit_events.envelope import AnyEvent
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import OPEN, miss, missed_at, no_show_due_at
 from booking.store import appointments
 from booking.usecases.appointments import missed_data
 from booking.usecases.recording import event_of, record
+from revisit_chassis.clock import Clock
+from revisit_chassis.db import Database
+from revisit_events.envelope import AnyEvent
 
 BATCH = 500
 

@@ -6,6 +6,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
 
+from revisit_events.outbox import publish
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from booking.domain.errors import PatientErased as PatientErasedError
+from booking.domain.patient import Contacts, Identity, Particulars, Patient
+from booking.projection import SOURCE, apply
+from booking.store import patients
 from revisit_chassis.crypto import Keyring
 from revisit_events.contracts import (
     Acquisition,
@@ -16,13 +23,6 @@ from revisit_events.contracts import (
     PatientUpdated,
 )
 from revisit_events.envelope import AnyEvent, new_event
-from revisit_events.outbox import publish
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from booking.domain.errors import PatientErased as PatientErasedError
-from booking.domain.patient import Contacts, Identity, Particulars, Patient
-from booking.projection import SOURCE, apply
-from booking.store import patients
 
 
 async def put_patient(

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from engagement.rendering.render import Content
 
-# Deliberately narrower than RFC 5321: no quoting, no white space, no control characters, ASCII only.
+# Deliberately narrower than RFC 5321: no quoting, no white space, no control characters, ASCII
+# only.
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 

@@ -1,7 +1,8 @@
 """A letter as bytes: headers and a text and an HTML part, both base64.
 
-Written out by hand because the standard library's `EmailMessage` costs 1 ms a letter, several times what
-handing it to a server does. Base64 lines begin with no dot and are short, so the bytes go out unchanged.
+Written out by hand because the standard library's `EmailMessage` costs 1 ms a letter, several times
+what handing it to a server does. Base64 lines begin with no dot and are short, so the bytes go out
+unchanged.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """Text messages over the generic gateway contract (design section 9).
 
-Each call carries the message id as `Idempotency-Key`: whatever happened to an earlier call, asking again
-with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`.
+Each call carries the message id as `Idempotency-Key`: whatever happened to an earlier call, asking
+again with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`.
 """
 
 import json
@@ -15,6 +15,7 @@ from engagement.messages.domain import Outcome, SendResult
 
 _OK = 200
 _SERVER_ERROR = 500
+_UNAVAILABLE = 503
 # The gateway's troubles or ours, not the message's: asked again.
 _PASSING = frozenset({401, 403, 404, 405, 408, 409, 425, 429})
 _REFUSALS = frozenset({"rejected", "failed", "undeliverable"})
@@ -55,8 +56,10 @@ class SmsChannel:
                 content=json.dumps(body, ensure_ascii=False).encode(),
                 headers={"Content-Type": "application/json", "Idempotency-Key": key},
             )
-        except httpx.HTTPError:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return SendResult(Outcome.RETRY, "sms_unavailable")
+        except httpx.HTTPError:
+            return SendResult(Outcome.RETRY, "sms_no_answer", may_have_arrived=True)
         return _result(answer)
 
     async def close(self) -> None:
@@ -68,7 +71,12 @@ def _result(answer: httpx.Response) -> SendResult:
     code = answer.status_code
     if code >= _SERVER_ERROR or code in _PASSING or code < _OK:
         wish = _retry_after_seconds(answer.headers.get("Retry-After"))
-        return SendResult(Outcome.RETRY, f"http_{code}", retry_after_seconds=wish)
+        return SendResult(
+            Outcome.RETRY,
+            f"http_{code}",
+            retry_after_seconds=wish,
+            may_have_arrived=code >= _SERVER_ERROR and code != _UNAVAILABLE,
+        )
     if not answer.is_success:
         return SendResult(Outcome.REJECTED, f"http_{code}")
     try:

@@ -1,8 +1,8 @@
 """Letters over SMTP, on a few connections that stay open.
 
-SMTP has no idempotency key: once the content is on its way and no answer comes, nobody can tell whether the
-letter was taken. That, and only that, is `uncertain`; everything before it is a plain failure that may be
-tried again.
+SMTP has no idempotency key: once the content is on its way and no answer comes, nobody can tell
+whether the letter was taken. That, and only that, is `uncertain`; everything before it is a plain
+failure that may be tried again.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from engagement.messages.domain import Outcome, SendResult
 _START_INPUT = 354
 _COMPLETED = 250
 _PERMANENT = 500
-# A server that does not answer is left alone this long, so that a batch fails at once and not one by one.
+# A server that does not answer is left alone this long, so that a batch fails at once and not one
+# by one.
 _REST_SECONDS = 1.0
 _FAULTS = (SMTPException, OSError, TimeoutError)
 
@@ -162,9 +163,7 @@ class SmtpChannel:
         return await _after_refusal(client, answer.code)
 
 
-async def _after_refusal(
-    client: SMTP | None, code: int
-) -> tuple[SMTP | None, SendResult]:
+async def _after_refusal(client: SMTP | None, code: int) -> tuple[SMTP | None, SendResult]:
     """What a negative answer means; the connection goes on with a clean state."""
     outcome = Outcome.REJECTED if code >= _PERMANENT else Outcome.RETRY
     if client is not None:

@@ -1,7 +1,8 @@
 """Consent statements, which of them stands, and the hash chain of the ledger. Pure.
 
-The ledger is append-only: one chain for each patient of a clinic, each entry carrying the digest of the one
-before it. The digest covers no personal datum, so that erasing a patient leaves the chain verifiable.
+The ledger is append-only: one chain for each patient of a clinic, each entry carrying the digest of
+the one before it. The digest covers no personal datum, so that erasing a patient leaves the chain
+verifiable.
 """
 
 import hashlib
@@ -97,7 +98,8 @@ def first_break(
         clinic_id: Tenant.
         patient_id: Whose chain.
         entries: (position, statement, digest) in order of position.
-        head: Length and last digest as kept apart from the entries: shows a chain that was cut short.
+        head: Length and last digest as kept apart from the entries: shows a chain that was cut
+            short.
     """
     previous, length = GENESIS, 0
     for position, statement, digest in entries:

@@ -2,9 +2,10 @@
 
 import sqlalchemy as sa
 from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import UUID
+
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, protect
-from sqlalchemy.dialects.postgresql import UUID
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 

@@ -1,8 +1,9 @@
 """The two declared journeys and the moments of their messages.
 
-Pure. `follow-up`: 24 to 72 hours after a completed visit, with a survey link. `reminder`: 24 hours before an
-appointment, with links to confirm and to cancel. Each gives the message that ought to exist for a subject as
-it stands, or None: the plan is a function of the projections, so it is the same in whatever order events came.
+Pure. `follow-up`: 24 to 72 hours after a completed visit, with a survey link. `reminder`: 24 hours
+before an appointment, with links to confirm and to cancel. Each gives the message that ought to
+exist for a subject as it stands, or None: the plan is a function of the projections, so it is the
+same in whatever order events came.
 """
 
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def reminder(
         recipient: Whom it goes to.
         appointment_id: The appointment.
         starts_at: Its start.
-        scheduled_at: When this start was agreed. A reminder whose moment had passed by then is skipped:
-            the patient has just spoken to the clinic.
+        scheduled_at: When this start was agreed. A reminder whose moment had passed by then is
+            skipped: the patient has just spoken to the clinic.
     """
     if starts_at < recipient.live_from:
         return None

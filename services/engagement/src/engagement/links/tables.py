@@ -2,9 +2,10 @@
 
 import sqlalchemy as sa
 from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import UUID
+
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, link_lookup, protect
-from sqlalchemy.dialects.postgresql import UUID
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -31,4 +32,4 @@ def create(op: Operations, roles: Roles) -> None:
     """Creates the table with row-level security and the way from a token to its clinic."""
     link.create(op.get_bind())
     protect(op, link.name, roles)
-    link_lookup(op, roles, link.name)
+    link_lookup(op, link.name, roles)

@@ -1,7 +1,7 @@
 """Words of a message's life: states, legal classes, channels, outcomes of a provider, identities.
 
-Pure; used by the gate, the journeys, the sender and the channels. A message is due once, and at rest it is
-`sent`, `uncertain` or `dropped`: the sum of the three is what was due.
+Pure; used by the gate, the journeys, the sender and the channels. A message is due once, and at
+rest it is `sent`, `uncertain` or `dropped`: the sum of the three is what was due.
 """
 
 import uuid
@@ -54,12 +54,23 @@ class SendResult:
         detail: Short technical reason, such as `http_429`; kept with the message.
         provider_id: The provider's own id of the message.
         retry_after_seconds: What the provider asked to wait.
+        may_have_arrived: With `retry`: the call may have worked, and only the same call again may
+            follow.
     """
 
     outcome: Outcome
     detail: str
     provider_id: str | None = None
     retry_after_seconds: float | None = None
+    may_have_arrived: bool = False
+
+
+class WaitingFor(StrEnum):
+    """Why a scheduled message is not simply due."""
+
+    PROVIDER = "provider"  # surely not taken; called again later
+    ANSWER = "answer"  # called, and nobody knows; only the same call may follow
+    RELEASE = "release"  # held by a pause or by a feed that is behind
 
 
 _LIFETIME_OF_ATTEMPTS = 12

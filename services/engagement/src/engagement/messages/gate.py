@@ -1,8 +1,9 @@
 """The gate: the one place that decides whether a message may leave, as the last step before a provider.
 
-Pure: it takes everything it judges as a value and gives a decision with every check it made, passed or not,
-so that "why did this patient get this" has an answer for each message, sent or withheld. It protects
-invariant I6. A refusal for good outweighs a wait, a wait outweighs a pass.
+Pure: it takes everything it judges as a value and gives a decision with every check it made, passed
+    or not, so that "why did this patient get this" has an answer for each message, sent or
+    withheld. It protects invariant I6. A refusal for good outweighs a wait, a wait outweighs a
+    pass.
 """
 
 from collections.abc import Iterator, Mapping
@@ -108,8 +109,8 @@ class Situation:
 def decide(situation: Situation) -> Decision:
     """Judges one message.
 
-    A wait that cannot end before the expiry is a refusal (`window_empty`): a message never waits for a
-    moment at which it would make no sense.
+    A wait that cannot end before the expiry is a refusal (`window_empty`): a message never waits
+    for a moment at which it would make no sense.
     """
     channel = chosen_channel(situation)
     checks = tuple(_checks(situation, channel))
@@ -221,9 +222,7 @@ def _pause(situation: Situation, channel: Channel | None) -> Check:
 def _quiet_hours(situation: Situation) -> Check:
     zone, quiet = zone_of(situation.time_zone), situation.policy.quiet
     local = situation.now.astimezone(zone)
-    detail = (
-        f"{local:%H:%M} in {situation.time_zone}, quiet from {quiet.start:%H:%M} to {quiet.end:%H:%M}"
-    )
+    detail = f"{local:%H:%M} in {situation.time_zone}, quiet from {quiet.start:%H:%M} to {quiet.end:%H:%M}"
     opening = next_opening(situation.now, zone, quiet)
     if opening > situation.now:
         return Check("quiet_hours", Verdict.WAIT, detail, "quiet_hours", opening)

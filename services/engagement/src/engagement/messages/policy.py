@@ -32,7 +32,8 @@ class Policy:
 
     Args:
         quiet: Daily window without messages, in the patient's zone.
-        messages_per_day: Most messages of a capped class to one patient in a calendar day of theirs.
+        messages_per_day: Most messages of a capped class to one patient in a calendar day of
+            theirs.
         capped: Legal classes that count towards the cap; service messages are exempt.
         consent: The rule of each legal class.
     """
@@ -44,7 +45,8 @@ class Policy:
 
 
 DEFAULT = Policy()
-# Russia: 38-FZ art. 18 (advertising by prior consent) is the default rule; others differ in data only.
+# Russia: 38-FZ art. 18 (advertising by prior consent) is the default rule; others differ in data
+# only.
 PROFILES: Mapping[str, Policy] = {"RU": DEFAULT}
 
 

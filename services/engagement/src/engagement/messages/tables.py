@@ -1,14 +1,15 @@
 """Messages and enrolments.
 
-Two clocks meet in `message`. `due_at`, `expires_at`, `decided_at` are business time, from the injected clock;
-`lease_until` and `retry_at` are technical and hold real time.
+Two clocks meet in `message`. `due_at`, `expires_at`, `decided_at` are business time, from the
+injected clock; `lease_until` and `retry_at` are technical and hold real time.
 """
 
 import sqlalchemy as sa
 from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, protect
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 

@@ -1,9 +1,10 @@
 """Quiet hours in a person's own time zone: when a message may leave, and when it may leave next.
 
-Pure; called by the gate and by the journeys. A moment is quiet when the wall clock of the zone shows a
-time inside the window. Windows are start-inclusive and end-exclusive and may wrap midnight. What follows
-for daylight saving: an opening that falls into a gap is the end of the gap (the first moment whose wall
-clock is past it); an opening that happens twice is the first one that has not passed.
+Pure; called by the gate and by the journeys. A moment is quiet when the wall clock of the zone
+shows a time inside the window. Windows are start-inclusive and end-exclusive and may wrap midnight.
+What follows for daylight saving: an opening that falls into a gap is the end of the gap (the first
+moment whose wall clock is past it); an opening that happens twice is the first one that has not
+passed.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Writes of the projections: one set-based statement for a batch, by precedence.
 
-Called by `consumers`. Each function takes events of a batch, keeps the newest for a key, writes where it
-stands and returns what changed, so that the caller plans and checks only that. Rows are written in order of
-their keys: two batches that meet never wait for each other in a circle.
+Called by `consumers`. Each function takes events of a batch, keeps the newest for a key, writes
+where it stands and returns what changed, so that the caller plans and checks only that. Rows are
+written in order of their keys: two batches that meet never wait for each other in a circle.
 """
 
 import base64
@@ -11,6 +11,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.messages.windows import is_known_zone
 from revisit_events.contracts import (
     AppointmentBooked,
     ClinicRegistered,
@@ -20,9 +23,6 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import Event
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from engagement.messages.windows import is_known_zone
 
 E = TypeVar("E", bound=Event[Any])
 
@@ -187,7 +187,8 @@ _SCHEDULE = (
 )
 _STATUS = "patient_id status status_precedence"
 
-# The two groups stand apart: a cancellation that came first keeps the status, its booking brings the plan.
+# The two groups stand apart: a cancellation that came first keeps the status, its booking brings
+# the plan.
 _SCHEDULES = f"""
 INSERT INTO appointment AS a
     (clinic_id, appointment_id, patient_id, practitioner_id, service_code, modality,
@@ -325,4 +326,3 @@ def status_rows(events: Iterable[Event[Any]], status: str) -> list[StatusRow]:
         )
         for event in events
     ]
-

@@ -1,15 +1,17 @@
 """Projections of clinic, patient, appointment and visit.
 
 Every attribute group stands by its own precedence (design section 3): a row is changed only where
-`excluded.precedence` is greater, compared byte by byte (`COLLATE "C"`). An event whose aggregate nobody
-introduced makes a stub: the attributes that only other events know stay NULL until those arrive.
+`excluded.precedence` is greater, compared byte by byte (`COLLATE "C"`). An event whose aggregate
+nobody introduced makes a stub: the attributes that only other events know stay NULL until those
+arrive.
 """
 
 import sqlalchemy as sa
 from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import BYTEA, UUID
+
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, protect
-from sqlalchemy.dialects.postgresql import BYTEA, UUID
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -64,7 +66,8 @@ appointment = sa.Table(
     # When this start was agreed: at the booking, or at the last move.
     sa.Column("scheduled_at", TIME),
     sa.Column("schedule_precedence", PRECEDENCE),
-    # The newest of all life-cycle events: booked, confirmed, arrived, completed, cancelled, no_show.
+    # The newest of all life-cycle events: booked, confirmed, arrived, completed, cancelled,
+    # no_show.
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("status_precedence", PRECEDENCE, nullable=False),
     sa.Index("ix_appointment_patient", "clinic_id", "patient_id", "starts_at"),

@@ -1,8 +1,8 @@
 """Templates to texts: sandboxed, and an undefined name is an error, never an empty place.
 
-The texts are files beside this module, `texts/<journey>/<language>/`. What they may say is the set of names
-in `Facts`: no diagnosis, no specialty, no practitioner, no service, because a letter or an SMS may be read by
-others.
+The texts are files beside this module, `texts/<journey>/<language>/`. What they may say is the set
+of names in `Facts`: no diagnosis, no specialty, no practitioner, no service, because a letter or an
+SMS may be read by others.
 """
 
 from dataclasses import asdict, dataclass

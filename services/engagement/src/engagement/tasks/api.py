@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.tasks import store, usecases
@@ -32,6 +32,7 @@ from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import DomainError, FieldError, Problem
 from revisit_chassis.tokens import Principal
+from revisit_events.contracts.fields import NO_NUL, Time
 
 PROBLEMS: Mapping[type[DomainError], tuple[int, str]] = {
     TaskNotFoundError: (404, "There is no such task"),
@@ -45,7 +46,8 @@ router = APIRouter(tags=["tasks"])
 Reader = Annotated[Principal, Depends(require("tasks:read"))]
 Writer = Annotated[Principal, Depends(require("tasks:write"))]
 Minutes = Annotated[int, Field(ge=0, le=24 * 60, description="Working time it took, minutes")]
-Word = Annotated[str, Query(min_length=1, max_length=100)]
+Word = Annotated[str, Query(min_length=1, max_length=100, pattern=NO_NUL)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=NO_NUL)]
 RELEASES_SCOPE = "releases:write"
 
 
@@ -98,7 +100,7 @@ class ClaimRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reasons: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+    reasons: list[Name] = Field(
         default=[], max_length=20, description="Only of these reasons; of any when empty"
     )
 
@@ -110,9 +112,7 @@ class AttemptRequest(BaseModel):
 
     result: AttemptResult
     minutes: Minutes = 0
-    next_at: AwareDatetime | None = Field(
-        None, description="Puts the task off, three times at most"
-    )
+    next_at: Time | None = Field(None, description="Puts the task off, three times at most")
 
 
 class OutcomeRequest(BaseModel):
@@ -122,9 +122,9 @@ class OutcomeRequest(BaseModel):
 
     outcome: Outcome
     minutes: Minutes = 0
-    call_back_at: AwareDatetime | None = Field(None, description="With `call_back`; else tomorrow")
+    call_back_at: Time | None = Field(None, description="With `call_back`; else tomorrow")
     release_reason: ReleaseReason | None = Field(None, description="Needed with `released`")
-    approved_by: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+    approved_by: Name | None = Field(
         None, description="Who approved the release; the caller when left out"
     )
 
@@ -138,7 +138,7 @@ async def list_tasks(
     state: Literal["open", "closed", "all"] = "open",
     reason: Word | None = None,
     patient_id: Annotated[str, Query(min_length=1, max_length=64)] | None = None,
-    due_before: AwareDatetime | None = None,
+    due_before: Time | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[TaskView]:
@@ -331,7 +331,7 @@ def _view(task: Task, *languages: str | None) -> TaskView:
     )
 
 
-_POSITION = TypeAdapter(tuple[AwareDatetime, UUID])
+_POSITION = TypeAdapter(tuple[Time, UUID])
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:

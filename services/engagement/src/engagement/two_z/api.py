@@ -18,6 +18,7 @@ from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem
 from revisit_chassis.tokens import Principal
+from revisit_events.contracts.fields import NO_NUL
 
 router = APIRouter(tags=["2Z"])
 Reader = Annotated[Principal, Depends(require("two-z:read"))]
@@ -54,7 +55,7 @@ class ReleaseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: ReleaseReason
-    approved_by: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+    approved_by: Annotated[str, Field(min_length=1, max_length=100, pattern=NO_NUL)] | None = Field(
         None, description="Who approved it; the caller when left out"
     )
 

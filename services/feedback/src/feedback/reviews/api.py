@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 
 from feedback.positions import time_and_id
 from feedback.reviews import store
@@ -15,6 +15,7 @@ from revisit_chassis.crypto import Keyring
 from revisit_chassis.http import ClinicConnection, ClinicId, require
 from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor
 from revisit_chassis.tokens import Principal
+from revisit_events.contracts.fields import NO_NUL, Time
 
 router = APIRouter(tags=["reviews"])
 Reader = Annotated[Principal, Depends(require("reviews:read"))]
@@ -42,9 +43,9 @@ async def list_reviews(
     connection: ClinicConnection,
     clinic_id: ClinicId,
     _: Reader,
-    platform: Annotated[str, Query(min_length=1, max_length=100)] | None = None,
+    platform: Annotated[str, Query(min_length=1, max_length=100, pattern=NO_NUL)] | None = None,
     rating_at_most: Annotated[int, Query(ge=1, le=5)] | None = None,
-    published_from: AwareDatetime | None = None,
+    published_from: Time | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[ReviewView]:

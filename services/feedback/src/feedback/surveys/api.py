@@ -14,11 +14,14 @@ from revisit_chassis.etag import IfMatch, check_if_match, etag
 from revisit_chassis.http import ClinicConnection, ClinicId, Now, require
 from revisit_chassis.problem import Problem
 from revisit_chassis.tokens import Principal
+from revisit_events.contracts.fields import NO_NUL
 
 router = APIRouter(tags=["surveys"])
 Reader = Annotated[Principal, Depends(require("surveys:read"))]
 Writer = Annotated[Principal, Depends(require("surveys:write"))]
-Key = Annotated[str, Path(min_length=1, max_length=64, description=f"`{POST_VISIT}`")]
+Key = Annotated[
+    str, Path(min_length=1, max_length=64, pattern=NO_NUL, description=f"`{POST_VISIT}`")
+]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 
 

@@ -2,11 +2,11 @@
 
 import sqlalchemy as sa
 from alembic import op
+
 from revisit_chassis import schema as chassis_schema
 from revisit_chassis.migrate import migration_roles
 from revisit_chassis.tenancy import link_lookup, protect
 from revisit_events import schema as events_schema
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -15,7 +15,7 @@ down_revision = None
 def upgrade() -> None:
     roles = migration_roles(op)
     chassis_schema.create(op, roles)
-    events_schema.create(op, roles)
+    events_schema.create(op, roles, with_intake=True)
 
     op.create_table(
         "clinic",

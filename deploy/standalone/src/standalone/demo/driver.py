@@ -1,0 +1,216 @@
+"""Replays a clinic's life through the public HTTP API on the simulated clock.
+
+Registers the clinic and each patient when first heard of, posts events in batches, lets patients answer
+what reached them, and moves the clock chunk by chunk.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import IO, Any
+from uuid import UUID
+
+from standalone.demo.client import Client
+from standalone.demo.happenings import Happening, Person, Timeline
+from standalone.demo.progress import Progress
+
+BATCH = 200
+BATCH_TYPE = "application/cloudevents-batch+json"
+FORM_TYPE = "application/x-www-form-urlencoded"
+CHUNK = timedelta(hours=6)
+AFTERMATH = timedelta(days=4)
+"""Follow-ups of the last day are due up to three days later."""
+SURVEY_LINK = re.compile(r"/feedback/s/[\w-]+")
+CONFIRM_LINK = re.compile(r"/booking/a/[\w-]+")
+
+
+class Refused(RuntimeError):  # noqa: N818
+    """The platform refused what the demo sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a replay goes."""
+
+    clinic_id: UUID
+    clinic: dict[str, Any]
+    answer_share: float
+    confirm_share: float
+    repeat: int = 1
+    shuffle: int | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the driver itself sent and saw."""
+
+    events: int = 0
+    duplicates: int = 0
+    answers: int = 0
+    registered: set[str] = field(default_factory=set)
+
+
+class Mail:
+    """Reads what the catchers append, from where it stopped.
+
+    Args:
+        folder: Of the catchers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = (folder / "mails.jsonl", folder / "sms.jsonl")
+        self._files: dict[Path, IO[str]] = {}
+
+    def fresh(self) -> Iterable[dict[str, Any]]:
+        """Gives the messages since the last time."""
+        for path in self._paths:
+            if path not in self._files and path.exists():
+                self._files[path] = path.open(encoding="utf-8")
+            if path in self._files:
+                for line in self._files[path]:
+                    yield json.loads(line)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files.values():
+            file.close()
+
+
+class Driver:
+    """Drives one replay.
+
+    Args:
+        client: To the platform's origin.
+        timeline: What happens.
+        plan: How.
+        platform_token: Registers the clinic and moves the clock.
+        clinic_token: Of the clinic's system.
+        mail: What patients received.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        timeline: Timeline,
+        plan: Plan,
+        *,
+        platform_token: str,
+        clinic_token: str,
+        mail: Mail,
+    ) -> None:
+        self.tally = Tally()
+        self._client = client
+        self._timeline = timeline
+        self._plan = plan
+        self._platform_token = platform_token
+        self._token = clinic_token
+        self._mail = mail
+        self._random = Random(plan.shuffle or 0)  # noqa: S311
+
+    async def run(self, now: datetime) -> datetime:
+        """Replays everything; gives the time at which it ends.
+
+        Args:
+            now: The clock's present time.
+        """
+        await self._put(f"/booking/v1/clinics/{self._plan.clinic_id}", self._plan.clinic, platform=True)
+        progress = Progress(self._timeline.events * self._plan.repeat, "events")
+        shuffle = self._random if self._plan.shuffle is not None else None
+        for end, happenings in self._timeline.chunks(CHUNK, shuffle):
+            # The past of the chunk is empty: the clock may pass it at once.
+            now = await self._advance(now, end - CHUNK)
+            await self._register({h.person.id: h.person for h in happenings}.values())
+            for _ in range(self._plan.repeat):
+                await self._post(happenings)
+            now = await self._advance(now, end)
+            await self._react()
+            progress.add(len(happenings) * self._plan.repeat, f"{end:%d %b %Y}")
+        finish = now + AFTERMATH
+        while now < finish:
+            now = await self._advance(now, min(finish, now + timedelta(days=1)))
+            await self._react()
+        return await self._advance(now, now)
+
+    async def _advance(self, now: datetime, to: datetime) -> datetime:
+        seconds = max(0, int((to - now).total_seconds()))
+        answer = await self._client.request(
+            "POST",
+            "/clock",
+            token=self._platform_token,
+            body={"advance": f"PT{seconds}S"},
+        )
+        if answer.status != 200:
+            raise Refused(f"the clock answered {answer.status}: {answer.body.decode()}")
+        return datetime.fromisoformat(answer.json()["now"])
+
+    async def _register(self, people: Iterable[Person]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for person in people:
+                if person.id not in self.tally.registered:
+                    self.tally.registered.add(person.id)
+                    path = f"/booking/v1/patients/{person.id}"
+                    group.create_task(self._put(path, person.as_request()))
+
+    async def _put(self, path: str, body: dict[str, Any], *, platform: bool = False) -> None:
+        token = self._platform_token if platform else self._token
+        answer = await self._client.request("PUT", path, token=token, body=body)
+        if answer.status not in {200, 201}:
+            raise Refused(f"PUT {path} answered {answer.status}: {answer.body.decode()}")
+
+    async def _post(self, happenings: Sequence[Happening]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(happenings), BATCH):
+                events = [happening.event for happening in happenings[start : start + BATCH]]
+                group.create_task(self._post_batch(events))
+
+    async def _post_batch(self, events: list[dict[str, Any]]) -> None:
+        answer = await self._client.request(
+            "POST",
+            "/booking/v1/events",
+            token=self._token,
+            body=events,
+            content_type=BATCH_TYPE,
+        )
+        if answer.status != 202:
+            raise Refused(f"the intake answered {answer.status}: {answer.body.decode()}")
+        found = answer.json()
+        if found["rejected"]:
+            raise Refused(f"an event was rejected: {found['rejected'][0]}")
+        self.tally.events += found["accepted"]
+        self.tally.duplicates += found["duplicate"]
+
+    async def _react(self) -> None:
+        """Lets some patients confirm their appointment or answer the survey."""
+        async with asyncio.TaskGroup() as group:
+            for message in self._mail.fresh():
+                text = message["text"]
+                if (survey := SURVEY_LINK.search(text)) is not None:
+                    if self._random.random() < self._plan.answer_share:
+                        group.create_task(self._answer(survey.group(0)))
+                elif (confirm := CONFIRM_LINK.search(text)) is not None:
+                    if self._random.random() < self._plan.confirm_share:
+                        group.create_task(self._follow(confirm.group(0), b""))
+
+    async def _answer(self, path: str) -> None:
+        csat = self._random.choices((5, 4, 3, 2, 1), (0.55, 0.27, 0.09, 0.05, 0.04))[0]
+        nps = min(10, max(0, round(self._random.gauss(1.9 * csat, 1.2))))
+        await self._follow(path, f"csat={csat}&nps={nps}&comment=".encode())
+        self.tally.answers += 1
+
+    async def _follow(self, path: str, form: bytes) -> None:
+        await self._client.request("GET", path)
+        answer = await self._client.request("POST", path, payload=form, content_type=FORM_TYPE)
+        if answer.status >= 500:
+            raise Refused(f"a patient's page answered {answer.status}")
+
+
+def say(text: str) -> None:
+    """Prints a line for the person who watches."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
