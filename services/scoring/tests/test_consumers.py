@@ -35,7 +35,9 @@ async def state(database: Database, clinic_id: uuid.UUID) -> dict[str, Any]:
     async with database.transaction((clinic_id,)) as connection:
         await rescore(connection, [(clinic_id, PATIENT, NOW)])
         for table in ("patient", "visit_fact", "appointment_fact", "answer_fact", "score"):
-            rows = await connection.exec_driver_sql(f'SELECT to_jsonb(t) - \'clinic_id\' FROM "{table}" t')
+            rows = await connection.exec_driver_sql(
+                f"SELECT to_jsonb(t) - 'clinic_id' FROM \"{table}\" t"
+            )
             found[table] = sorted(
                 str({k: v for k, v in row[0].items() if k not in {"version"}}) for row in rows
             )
@@ -54,7 +56,9 @@ def life(clinic_id: uuid.UUID) -> list[AnyEvent]:
     return [
         testing.patient_registered(time=start, birth_year=1950, **common),
         testing.patient_updated(time=start + DAY, birth_year=1990, **common),
-        testing.appointment_booked(time=start, appointment_id=kept, starts_at=start + 2 * DAY, **common),
+        testing.appointment_booked(
+            time=start, appointment_id=kept, starts_at=start + 2 * DAY, **common
+        ),
         testing.appointment_rescheduled(
             time=start + DAY, appointment_id=kept, starts_at=start + 3 * DAY, **common
         ),
@@ -78,7 +82,9 @@ def life(clinic_id: uuid.UUID) -> list[AnyEvent]:
             time=start + 5 * DAY, appointment_id=missed, starts_at=start + 9 * DAY, **common
         ),
         testing.appointment_no_show(time=start + 10 * DAY, appointment_id=missed, **common),
-        testing.appointment_no_show_reversed(time=start + 11 * DAY, appointment_id=missed, **common),
+        testing.appointment_no_show_reversed(
+            time=start + 11 * DAY, appointment_id=missed, **common
+        ),
         testing.appointment_cancelled(time=start + 12 * DAY, appointment_id=missed, **common),
         testing.survey_answered(time=start + 5 * DAY, kind="csat", score=2, **common),
     ]
@@ -99,10 +105,13 @@ async def test_any_interleaving_and_duplication_of_a_life_gives_the_same_state(
     await apply(database, one)
     ids = {event.id: number for number, event in enumerate(one)}
     other = [
-        type(event)(**{
-            name: getattr(event, name)
-            for name in ("id", "source", "time", "data", "subject", "sequence")
-        } | {"clinic_id": second})
+        type(event)(
+            **{
+                name: getattr(event, name)
+                for name in ("id", "source", "time", "data", "subject", "sequence")
+            }
+            | {"clinic_id": second}
+        )
         for event in one
     ]
     order = data.draw(st.permutations(range(len(other))))
@@ -167,9 +176,7 @@ async def test_no_show_rate_counts_completed_and_missed_only(
         ],
     )
     async with database.transaction((clinic_id,)) as connection:
-        figures = await store.key_figures(
-            connection, clinic_id, NOW - 30 * DAY, NOW, None, NOW
-        )
+        figures = await store.key_figures(connection, clinic_id, NOW - 30 * DAY, NOW, None, NOW)
     rate = next(figure for figure in figures if figure.key == "no_show_rate").found
     assert (rate.value, rate.n) == (1 / 3, 3)
 

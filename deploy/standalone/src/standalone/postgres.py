@@ -276,3 +276,10 @@ def _end_left_over(cluster: Path) -> None:
         if time.monotonic() > deadline:
             raise PostgresFailed(f"a server of an earlier start (pid {pid}) does not end")
         time.sleep(0.05)
+
+
+def port_is_free(port: int) -> bool:
+    """Tells whether nothing listens on a port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -93,6 +93,20 @@ class Kpis(BaseModel):
     items: list[KpiValue]
 
 
+class InteractionCount(BaseModel):
+    """How often something happened between clinic and patients."""
+
+    kind: str = Field(description="Event name, such as message.sent")
+    code: str | None = Field(description="Journey, reason, outcome, ... by kind")
+    count: int
+
+
+class Interactions(BaseModel):
+    """Interactions by kind and code."""
+
+    items: list[InteractionCount]
+
+
 class TargetRequest(BaseModel):
     """A target as a clinic sets it."""
 
@@ -202,6 +216,15 @@ async def read_kpis(
             )
             for figure in figures
         ],
+    )
+
+
+@router.get("/interactions", dependencies=[Depends(require("kpis:read"))])
+async def read_interactions(clinic_id: ClinicId, connection: ClinicConnection) -> Interactions:
+    """Gives the number of messages, tasks, links, consents and so on, by what they were about."""
+    rows = await store.interaction_counts(connection, clinic_id)
+    return Interactions(
+        items=[InteractionCount(kind=row.kind, code=row.code, count=row.count) for row in rows]
     )
 
 

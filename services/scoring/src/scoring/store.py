@@ -208,6 +208,16 @@ async def key_figures(
     return figures
 
 
+async def interaction_counts(connection: AsyncConnection, clinic_id: UUID) -> Sequence[Any]:
+    """Gives the number of interactions by kind and code."""
+    rows = await connection.exec_driver_sql(
+        "SELECT kind, code, count(*) AS count FROM interaction_fact WHERE clinic_id = $1 "
+        "GROUP BY 1, 2 ORDER BY 1, 2",
+        (clinic_id,),
+    )
+    return rows.all()
+
+
 async def set_target(
     connection: AsyncConnection,
     clinic_id: UUID,

@@ -119,7 +119,9 @@ class Driver:
         Args:
             now: The clock's present time.
         """
-        await self._put(f"/booking/v1/clinics/{self._plan.clinic_id}", self._plan.clinic, platform=True)
+        await self._put(
+            f"/booking/v1/clinics/{self._plan.clinic_id}", self._plan.clinic, platform=True
+        )
         progress = Progress(self._timeline.events * self._plan.repeat, "events")
         shuffle = self._random if self._plan.shuffle is not None else None
         for end, happenings in self._timeline.chunks(CHUNK, shuffle):

@@ -57,22 +57,34 @@ class Specialty:
 SPECIALTIES = (
     Specialty(
         "dentistry",
-        (("dental.filling", "procedure", 45, 780_000), ("dental.check_up", "check_up", 30, 250_000)),
+        (
+            ("dental.filling", "procedure", 45, 780_000),
+            ("dental.check_up", "check_up", 30, 250_000),
+        ),
         ("D-01", "D-02", "D-03"),
     ),
     Specialty(
         "therapy",
-        (("therapy.consultation", "complaint", 30, 280_000), ("therapy.check_up", "check_up", 30, 320_000)),
+        (
+            ("therapy.consultation", "complaint", 30, 280_000),
+            ("therapy.check_up", "check_up", 30, 320_000),
+        ),
         ("D-04", "D-05", "D-06"),
     ),
     Specialty(
         "cardiology",
-        (("cardio.consultation", "consultation", 40, 350_000), ("cardio.control", "chronic_control", 30, 300_000)),
+        (
+            ("cardio.consultation", "consultation", 40, 350_000),
+            ("cardio.control", "chronic_control", 30, 300_000),
+        ),
         ("D-07", "D-08"),
     ),
     Specialty(
         "paediatrics",
-        (("paediatric.visit", "complaint", 30, 260_000), ("paediatric.vaccination", "vaccination", 20, 190_000)),
+        (
+            ("paediatric.visit", "complaint", 30, 260_000),
+            ("paediatric.vaccination", "vaccination", 20, 190_000),
+        ),
         ("D-09", "D-10"),
     ),
 )

@@ -17,7 +17,15 @@ from standalone.demo.happenings import Appointment
 from standalone.demo.people import make_person
 
 ZONE = ZoneInfo("America/Sao_Paulo")
-REQUIRED = ("PatientId", "AppointmentID", "Gender", "ScheduledDay", "AppointmentDay", "Age", "No-show")
+REQUIRED = (
+    "PatientId",
+    "AppointmentID",
+    "Gender",
+    "ScheduledDay",
+    "AppointmentDay",
+    "Age",
+    "No-show",
+)
 MINUTES = 20
 SHORTEST_LEAD = timedelta(minutes=10)
 
@@ -35,8 +43,10 @@ def read_appointments(path: Path) -> Iterator[Appointment]:
     Raises:
         WrongFile: A column is missing or a row cannot be read.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(
-        encoding="utf-8", newline=""
+    opened = (
+        gzip.open(path, "rt", encoding="utf-8", newline="")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8", newline="")
     )
     with opened as lines:
         rows = csv.DictReader(lines)
