@@ -5,7 +5,6 @@ Every handler is set-based, converges whatever the order, and does nothing for w
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
