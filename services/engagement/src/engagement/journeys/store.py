@@ -1,0 +1,274 @@
+"""What the plans are made from, and the set-based statements that bring messages into line with them."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.journeys.domain import Recipient
+from engagement.messages.domain import Planned
+from engagement.projections.store import Key
+
+PLAN_BATCH = 1000
+
+
+class Subject(NamedTuple):
+    """A visit or an appointment with its recipient.
+
+    Args:
+        recipient: Who it belongs to.
+        subject_id: The visit or appointment.
+        happens_at: Completion of the visit, start of the appointment.
+        scheduled_at: When that start was agreed; None for a visit.
+    """
+
+    recipient: Recipient
+    subject_id: UUID
+    happens_at: datetime
+    scheduled_at: datetime | None
+
+
+_RECIPIENT = """
+    coalesce(p.time_zone, c.time_zone) AS time_zone, c.country, c.live_from, p.erased_at
+"""
+_VISITS = f"""
+SELECT v.clinic_id, v.visit_id AS subject_id, v.patient_id, v.completed_at AS happens_at,
+    NULL::timestamptz AS scheduled_at, {_RECIPIENT}
+FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, visit_id)
+JOIN visit v ON v.clinic_id = k.clinic_id AND v.visit_id = k.visit_id
+JOIN clinic c ON c.clinic_id = v.clinic_id
+LEFT JOIN patient p ON p.clinic_id = v.clinic_id AND p.patient_id = v.patient_id
+"""  # noqa: S608  # built of the constant above
+_APPOINTMENTS = f"""
+SELECT a.clinic_id, a.appointment_id AS subject_id, a.patient_id, a.starts_at AS happens_at,
+    a.scheduled_at, {_RECIPIENT}
+FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, appointment_id)
+JOIN appointment a ON a.clinic_id = k.clinic_id AND a.appointment_id = k.appointment_id
+JOIN clinic c ON c.clinic_id = a.clinic_id
+LEFT JOIN patient p ON p.clinic_id = a.clinic_id AND p.patient_id = a.patient_id
+WHERE a.starts_at IS NOT NULL
+"""  # noqa: S608  # built of the constant above
+
+
+async def visits(connection: AsyncConnection, keys: Sequence[Key]) -> list[Subject]:
+    """The visits whose clinic is known."""
+    return await _subjects(connection, _VISITS, keys)
+
+
+async def appointments(connection: AsyncConnection, keys: Sequence[Key]) -> list[Subject]:
+    """The appointments whose clinic and schedule are known."""
+    return await _subjects(connection, _APPOINTMENTS, keys)
+
+
+async def _subjects(connection: AsyncConnection, sql: str, keys: Sequence[Key]) -> list[Subject]:
+    rows = await connection.exec_driver_sql(
+        sql, ([key.clinic_id for key in keys], [key.id for key in keys])
+    )
+    return [
+        Subject(
+            Recipient(
+                clinic_id=row.clinic_id,
+                patient_id=row.patient_id,
+                time_zone=row.time_zone,
+                country=row.country,
+                live_from=row.live_from,
+                erased_at=row.erased_at,
+            ),
+            row.subject_id,
+            row.happens_at,
+            row.scheduled_at,
+        )
+        for row in rows
+    ]
+
+
+async def lock_unknown_clinics(connection: AsyncConnection, clinic_ids: Collection[UUID]) -> None:
+    """Waits for registrations of these clinics that are under way, and makes later ones wait.
+
+    Without it a visit and its clinic's registration, committed side by side by two consumers, would
+    each miss the other, and nobody would ever plan the visit's message.
+    """
+    await connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock_shared(k) FROM unnest($1::bigint[]) AS k",
+        (_lock_keys(clinic_ids),),
+    )
+
+
+async def lock_clinics(connection: AsyncConnection, clinic_ids: Collection[UUID]) -> None:
+    """Before a registration is written: waits for those that hold the clinic to be unknown."""
+    await connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k", (_lock_keys(clinic_ids),)
+    )
+
+
+def _lock_keys(clinic_ids: Collection[UUID]) -> list[int]:
+    return sorted({int.from_bytes(one.bytes[:8], "big", signed=True) for one in clinic_ids})
+
+
+async def subjects_of_clinic(
+    connection: AsyncConnection, kind: str, clinic_id: UUID, after: UUID | None
+) -> list[Key]:
+    """The next visits or appointments of a clinic, in order of their ids.
+
+    Args:
+        connection: Inside a transaction of the clinic.
+        kind: `visit` or `appointment`.
+        clinic_id: The clinic.
+        after: The last id seen.
+    """
+    rows = await connection.exec_driver_sql(
+        f"SELECT {kind}_id FROM {kind} WHERE clinic_id = $1 "  # noqa: S608  # one of two words of ours
+        f"AND ($2::uuid IS NULL OR {kind}_id > $2) ORDER BY {kind}_id LIMIT $3",
+        (clinic_id, after, PLAN_BATCH),
+    )
+    return [Key(clinic_id, row[0]) for row in rows]
+
+
+async def subjects_of_patients(
+    connection: AsyncConnection, patients: Sequence[Key]
+) -> dict[str, list[Key]]:
+    """What messages of patients that were never claimed are about, by journey."""
+    rows = await connection.exec_driver_sql(
+        """
+        SELECT DISTINCT m.clinic_id, m.journey, m.subject_id
+        FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+        JOIN message m ON m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id
+        WHERE m.state = 'scheduled' AND m.attempt = 0
+        """,
+        ([key.clinic_id for key in patients], [key.id for key in patients]),
+    )
+    found: dict[str, list[Key]] = {}
+    for row in rows:
+        found.setdefault(row.journey, []).append(Key(row.clinic_id, row.subject_id))
+    return found
+
+
+async def withdraw(
+    connection: AsyncConnection,
+    journey: str,
+    subjects: Sequence[Key],
+    planned: Collection[UUID],
+) -> None:
+    """Takes back messages about subjects that are no longer planned.
+
+    Only those that were never claimed: they were never due. What is in hand or has waited stays,
+    and the gate drops it with its reason.
+    """
+    await connection.exec_driver_sql(
+        """
+        DELETE FROM message m USING unnest($2::uuid[], $3::uuid[]) AS k (clinic_id, subject_id)
+        WHERE m.clinic_id = k.clinic_id AND m.subject_id = k.subject_id AND m.journey = $1
+            AND m.attempt = 0 AND m.message_id <> ALL ($4::uuid[])
+        """,
+        (
+            journey,
+            [key.clinic_id for key in subjects],
+            [key.id for key in subjects],
+            list(planned),
+        ),
+    )
+
+
+async def save_plans(
+    connection: AsyncConnection, plans: Sequence[Planned], erased_decision: str
+) -> None:
+    """Writes planned messages; one that exists already is only moved, and only before its first claim.
+
+    Args:
+        connection: Inside a transaction of their clinics.
+        plans: What ought to exist.
+        erased_decision: The decision, as JSON, for messages of patients already erased.
+    """
+    plans = sorted(plans, key=lambda plan: (plan.clinic_id, plan.message_id))
+    await connection.exec_driver_sql(
+        """
+        INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
+            occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
+        SELECT *, CASE WHEN decided_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
+            CASE WHEN decided_at IS NOT NULL THEN 'patient_erased' END,
+            CASE WHEN decided_at IS NOT NULL THEN $12::text::jsonb END
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::uuid[],
+            $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
+            AS p (clinic_id, message_id, patient_id, journey, step, subject_id, occurrence,
+                legal_class, due_at, expires_at, decided_at)
+        ON CONFLICT (clinic_id, message_id) DO UPDATE SET
+            due_at = excluded.due_at, expires_at = excluded.expires_at
+        WHERE m.state = 'scheduled' AND m.attempt = 0
+            AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
+        """,
+        (
+            [plan.clinic_id for plan in plans],
+            [plan.message_id for plan in plans],
+            [plan.patient_id for plan in plans],
+            [plan.journey for plan in plans],
+            [plan.step for plan in plans],
+            [plan.subject_id for plan in plans],
+            [plan.occurrence for plan in plans],
+            [plan.legal_class.value for plan in plans],
+            [plan.due_at for plan in plans],
+            [plan.expires_at for plan in plans],
+            [plan.erased_at for plan in plans],
+            erased_decision,
+        ),
+    )
+
+
+class Enrolment(NamedTuple):
+    """One run of a journey."""
+
+    clinic_id: UUID
+    enrolment_id: UUID
+    patient_id: UUID
+    subject_id: UUID
+
+
+async def save_enrolments(
+    connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment]
+) -> set[UUID]:
+    """Enrols those who are not yet; returns the ids of the new ones."""
+    rows = sorted(set(rows))
+    result = await connection.exec_driver_sql(
+        """
+        INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
+        SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
+        ON CONFLICT DO NOTHING RETURNING enrolment_id
+        """,
+        (
+            [row.clinic_id for row in rows],
+            [row.enrolment_id for row in rows],
+            [row.patient_id for row in rows],
+            [row.subject_id for row in rows],
+            journey,
+            version,
+        ),
+    )
+    return set(result.scalars())
+
+
+async def drop_of_erased(
+    connection: AsyncConnection, patients: Sequence[Key], erased_decision: str
+) -> None:
+    """Drops every message of erased patients that has not left yet.
+
+    One that a gateway may have taken without an answer ends as uncertain: it was not surely
+    withheld.
+    """
+    await connection.exec_driver_sql(
+        """
+        UPDATE message m SET
+            state = CASE WHEN m.waiting_for = 'answer' THEN 'uncertain' ELSE 'dropped' END,
+            reason = 'patient_erased', decided_at = p.erased_at,
+            decision = $3::text::jsonb, lease_until = NULL, retry_at = NULL, waiting_for = NULL,
+            draft = NULL
+        FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+        JOIN patient p ON p.clinic_id = k.clinic_id AND p.patient_id = k.patient_id
+        WHERE m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id AND m.state = 'scheduled'
+        """,
+        (
+            [key.clinic_id for key in patients],
+            [key.id for key in patients],
+            erased_decision,
+        ),
+    )

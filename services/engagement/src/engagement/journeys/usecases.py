@@ -1,0 +1,161 @@
+"""Planning: bringing the messages of visits and appointments into line with the projections.
+
+Called by `consumers` after a projection changed, in the same transaction. What is planned is a
+function of the projections alone, so any order and any repetition of events ends with the same
+messages.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from revisit_events.outbox import publish
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engagement.journeys import store
+from engagement.journeys.domain import FOLLOW_UP, REMINDER, VERSION, follow_up, reminder
+from engagement.journeys.store import Enrolment, Subject
+from engagement.messages.domain import Planned
+from engagement.projections.store import Key
+from revisit_events.contracts import JourneyEnrolled
+from revisit_events.envelope import new_event
+
+SOURCE = "/engagement"
+_ERASED_DECISION = json.dumps(
+    {
+        "verdict": "drop",
+        "reason": "patient_erased",
+        "checks": [
+            {
+                "name": "erasure",
+                "verdict": "drop",
+                "reason": "patient_erased",
+                "detail": "the patient was erased",
+            }
+        ],
+    }
+)
+
+
+async def plan_visits(
+    connection: AsyncConnection, keys: Sequence[Key], now: datetime, *, known: bool = True
+) -> None:
+    """Plans the follow-ups of visits.
+
+    Args:
+        connection: Inside the transaction that changed the visits.
+        keys: Clinic and visit.
+        now: The moment of the enrolment.
+        known: Whether some of the visits may have a plan already.
+    """
+    await _plan(connection, FOLLOW_UP, keys, now, known=known)
+
+
+async def plan_appointments(
+    connection: AsyncConnection, keys: Sequence[Key], now: datetime
+) -> None:
+    """Plans the reminders of appointments as they are scheduled now."""
+    await _plan(connection, REMINDER, keys, now, known=True)
+
+
+async def plan_clinics(
+    connection: AsyncConnection, clinic_ids: Collection[UUID], now: datetime
+) -> None:
+    """Plans everything of clinics that became known or changed their zone or their start."""
+    for clinic_id in sorted(clinic_ids):
+        for kind, journey in (("visit", FOLLOW_UP), ("appointment", REMINDER)):
+            after: UUID | None = None
+            while keys := await store.subjects_of_clinic(connection, kind, clinic_id, after):
+                await _plan(connection, journey, keys, now, known=True)
+                after = keys[-1].id
+
+
+async def plan_patients(
+    connection: AsyncConnection, patients: Sequence[Key], now: datetime
+) -> None:
+    """Plans again what patients have coming: they live in another time zone now."""
+    if patients:
+        for journey, keys in (await store.subjects_of_patients(connection, patients)).items():
+            await _plan(connection, journey, keys, now, known=True)
+
+
+async def drop_for_erased(connection: AsyncConnection, patients: Sequence[Key]) -> None:
+    """Drops what erased patients had coming."""
+    await store.drop_of_erased(connection, patients, _ERASED_DECISION)
+
+
+async def _plan(
+    connection: AsyncConnection,
+    journey: str,
+    keys: Sequence[Key],
+    now: datetime,
+    *,
+    known: bool,
+) -> None:
+    if not keys:
+        return
+    subjects = await _subjects(connection, journey, keys)
+    plans = [plan for subject in subjects if (plan := _planned(journey, subject))]
+    if known:
+        await store.withdraw(connection, journey, keys, [plan.message_id for plan in plans])
+    if plans:
+        await store.save_plans(connection, plans, _ERASED_DECISION)
+    await _enrol(
+        connection, journey, [s for s in subjects if s.happens_at >= s.recipient.live_from], now
+    )
+
+
+async def _subjects(
+    connection: AsyncConnection, journey: str, keys: Sequence[Key]
+) -> list[Subject]:
+    read = store.visits if journey == FOLLOW_UP else store.appointments
+    subjects = await read(connection, keys)
+    unknown = {key.clinic_id for key in keys} - {s.recipient.clinic_id for s in subjects}
+    if unknown:
+        await store.lock_unknown_clinics(connection, unknown)
+        subjects += await read(connection, [key for key in keys if key.clinic_id in unknown])
+    return subjects
+
+
+def _planned(journey: str, subject: Subject) -> Planned | None:
+    if journey == FOLLOW_UP:
+        return follow_up(subject.recipient, subject.subject_id, subject.happens_at)
+    agreed = subject.scheduled_at or subject.happens_at
+    return reminder(subject.recipient, subject.subject_id, subject.happens_at, agreed)
+
+
+async def _enrol(
+    connection: AsyncConnection, journey: str, subjects: Sequence[Subject], now: datetime
+) -> None:
+    if not subjects:
+        return
+    rows = [_enrolment(journey, subject) for subject in subjects]
+    new = await store.save_enrolments(connection, journey, VERSION, rows)
+    await publish(
+        connection,
+        [
+            new_event(
+                JourneyEnrolled(
+                    enrolment_id=row.enrolment_id,
+                    patient_id=row.patient_id,
+                    journey=journey,
+                    version=VERSION,
+                    subject_id=row.subject_id,
+                ),
+                source=SOURCE,
+                clinic_id=row.clinic_id,
+                time=now,
+                id=f"{row.enrolment_id}:enrolled",
+            )
+            for row in rows
+            if row.enrolment_id in new
+        ],
+    )
+
+
+def _enrolment(journey: str, subject: Subject) -> Enrolment:
+    clinic_id, patient_id = subject.recipient.clinic_id, subject.recipient.patient_id
+    name = f"enrolment:{patient_id}:{journey}:{subject.subject_id}"
+    return Enrolment(clinic_id, uuid.uuid5(clinic_id, name), patient_id, subject.subject_id)

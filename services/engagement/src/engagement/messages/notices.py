@@ -1,0 +1,95 @@
+"""What others are told of a message: integration events and contact tasks. Pure mapping.
+
+The ids of events and tasks come from the message's, so that telling twice tells once.
+"""
+
+from datetime import datetime, timedelta
+
+from engagement.messages.content import MessageFacts
+from engagement.tasks.domain import NewTask, Reason
+from revisit_events.contracts import MessageDelivered, MessageFailed, MessageSent
+from revisit_events.envelope import AnyEvent, new_event
+
+SOURCE = "/engagement"
+_CALL_WITHIN = timedelta(days=1)
+
+
+def sent(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+    """A provider took the message."""
+    return new_event(
+        MessageSent(
+            message_id=facts.message_id,
+            patient_id=facts.patient_id,
+            journey=facts.journey,
+            step=step,
+            channel=channel,
+            legal_class=facts.legal_class,
+        ),
+        source=SOURCE,
+        clinic_id=facts.clinic_id,
+        time=at,
+        sequence=1,
+        id=f"{facts.message_id}:sent",
+    )
+
+
+def failed(
+    facts: MessageFacts, step: str, channel: str, reason_code: str, at: datetime
+) -> AnyEvent:
+    """The message did not arrive, or nobody can tell."""
+    return new_event(
+        MessageFailed(
+            message_id=facts.message_id,
+            patient_id=facts.patient_id,
+            journey=facts.journey,
+            step=step,
+            channel=channel,
+            legal_class=facts.legal_class,
+            reason_code=reason_code,
+        ),
+        source=SOURCE,
+        clinic_id=facts.clinic_id,
+        time=at,
+        sequence=2,
+        id=f"{facts.message_id}:failed",
+    )
+
+
+def delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+    """The provider reports that the message arrived."""
+    return new_event(
+        MessageDelivered(
+            message_id=facts.message_id,
+            patient_id=facts.patient_id,
+            journey=facts.journey,
+            step=step,
+            channel=channel,
+            legal_class=facts.legal_class,
+        ),
+        source=SOURCE,
+        clinic_id=facts.clinic_id,
+        time=at,
+        sequence=3,
+        id=f"{facts.message_id}:delivered",
+    )
+
+
+def unreachable(facts: MessageFacts, at: datetime) -> NewTask:
+    """Somebody is to find another way to the patient."""
+    return _task(facts, Reason.UNREACHABLE, at)
+
+
+def uncertain(facts: MessageFacts, at: datetime) -> NewTask:
+    """Somebody is to ask whether the message arrived: sending it again could deliver it twice."""
+    return _task(facts, Reason.UNCERTAIN_DELIVERY, at)
+
+
+def _task(facts: MessageFacts, reason: Reason, at: datetime) -> NewTask:
+    return NewTask(
+        clinic_id=facts.clinic_id,
+        patient_id=facts.patient_id,
+        reason=reason,
+        subject_id=str(facts.message_id),
+        due_at=at + _CALL_WITHIN,
+        opened_at=at,
+    )

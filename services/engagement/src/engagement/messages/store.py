@@ -1,0 +1,280 @@
+"""Set-based statements of the sender: claim, read all that is judged, write decisions and outcomes.
+
+Real time (`real_now`) rules leases and retries, business time (`now`) what is due; see `tables`.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class Claim(NamedTuple):
+    """A claimed message: `attempt` is the fence of everything written about it."""
+
+    clinic_id: UUID
+    message_id: UUID
+    patient_id: UUID
+    attempt: int
+
+
+# `due` and `retry` are disjoint from `lapsed`: the first two have no lease. A waiting message comes
+# back for its expiry as well, so that what waits for ever ends with a reason.
+_CLAIM = """
+WITH due AS (
+    SELECT clinic_id, message_id FROM message
+    WHERE state = 'scheduled' AND retry_at IS NULL AND lease_until IS NULL AND due_at <= $1
+    ORDER BY due_at, message_id LIMIT $4 FOR UPDATE SKIP LOCKED
+), retry AS (
+    SELECT clinic_id, message_id FROM message
+    WHERE retry_at IS NOT NULL AND lease_until IS NULL AND retry_at <= $2
+    ORDER BY retry_at LIMIT $4 FOR UPDATE SKIP LOCKED
+), outlived AS (
+    SELECT clinic_id, message_id FROM message
+    WHERE retry_at IS NOT NULL AND lease_until IS NULL AND expires_at <= $1
+    ORDER BY expires_at LIMIT $4 FOR UPDATE SKIP LOCKED
+), lapsed AS (
+    SELECT clinic_id, message_id FROM message
+    WHERE lease_until IS NOT NULL AND lease_until <= $2
+    ORDER BY lease_until LIMIT $4 FOR UPDATE SKIP LOCKED
+), work AS (
+    SELECT * FROM lapsed UNION SELECT * FROM outlived UNION SELECT * FROM retry
+    UNION SELECT * FROM due
+)
+UPDATE message m SET lease_until = $3, attempt = attempt + 1, retry_at = NULL
+FROM work WHERE m.clinic_id = work.clinic_id AND m.message_id = work.message_id
+RETURNING m.clinic_id, m.message_id, m.patient_id, m.attempt
+"""
+
+
+async def claim(
+    connection: AsyncConnection,
+    now: datetime,
+    real_now: datetime,
+    lease_until: datetime,
+    limit: int,
+) -> list[Claim]:
+    """Takes messages of any clinic that are work now; nobody else gets them until the lease ends.
+
+    Runs as the worker role, which sees the messages of all clinics.
+
+    Args:
+        connection: Of the worker role.
+        now: Business time: what is due by it.
+        real_now: Real time: which retries and leases have run out.
+        lease_until: Real time until which the claim holds.
+        limit: Most messages of each kind of work.
+    """
+    rows = await connection.exec_driver_sql(_CLAIM, (now, real_now, lease_until, limit))
+    return sorted(Claim(*row) for row in rows)
+
+
+async def next_due_at(connection: AsyncConnection, real_now: datetime) -> datetime | None:
+    """When the next message is due, in business time.
+
+    One that waits for a provider's recovery within 10 seconds counts as due; one that waits for
+    longer, for the feed or for the end of a pause counts only at its expiry.
+    """
+    result = await connection.exec_driver_sql(
+        """
+        SELECT least(
+            (SELECT min(due_at) FROM message
+                WHERE state = 'scheduled' AND retry_at IS NULL AND lease_until IS NULL),
+            (SELECT min(due_at) FROM message WHERE lease_until IS NOT NULL),
+            (SELECT min(due_at) FROM message WHERE retry_at <= $1::timestamptz + interval '10 s'
+                AND lease_until IS NULL AND waiting_for IN ('provider', 'answer')),
+            (SELECT min(expires_at) FROM message WHERE retry_at IS NOT NULL AND lease_until IS NULL)
+        )
+        """,
+        (real_now,),
+    )
+    return result.scalar_one()
+
+
+_SUBJECTS = """
+SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id, m.occurrence,
+    m.legal_class, m.state, m.due_at, m.expires_at, m.attempt, m.calls, m.channel, m.draft,
+    m.waiting_for, m.decided_at,
+    p.contact_ciphertext, p.erased_at, coalesce(p.time_zone, c.time_zone) AS time_zone,
+    p.language, c.language AS clinic_language, c.name AS clinic_name, c.country,
+    a.status AS appointment_status, a.starts_at, v.completed_at
+FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS k (clinic_id, message_id, attempt)
+JOIN message m ON m.clinic_id = k.clinic_id AND m.message_id = k.message_id
+    AND m.attempt = k.attempt AND m.state IN ('scheduled', 'sending')
+JOIN clinic c ON c.clinic_id = m.clinic_id
+LEFT JOIN patient p ON p.clinic_id = m.clinic_id AND p.patient_id = m.patient_id
+LEFT JOIN appointment a ON m.journey = 'reminder'
+    AND a.clinic_id = m.clinic_id AND a.appointment_id = m.subject_id
+LEFT JOIN visit v ON m.journey = 'follow-up'
+    AND v.clinic_id = m.clinic_id AND v.visit_id = m.subject_id
+ORDER BY m.clinic_id, m.message_id
+FOR NO KEY UPDATE OF m
+"""
+
+
+async def lock_patients(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Keeps two senders from judging one patient side by side: each would miss the other's message.
+
+    A consent given or taken back waits, or is seen: it takes the same lock.
+    """
+    patients = sorted({(one.clinic_id, one.patient_id) for one in claims})
+    await connection.exec_driver_sql(
+        """
+        SELECT 1 FROM patient p
+        JOIN unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+            ON p.clinic_id = k.clinic_id AND p.patient_id = k.patient_id
+        ORDER BY p.clinic_id, p.patient_id FOR NO KEY UPDATE OF p
+        """,
+        ([one[0] for one in patients], [one[1] for one in patients]),
+    )
+
+
+async def subjects(connection: AsyncConnection, claims: Sequence[Claim]) -> list[Row[tuple[()]]]:
+    """The claimed messages that still are the claimer's, with what they are judged by and filled from."""
+    result = await connection.exec_driver_sql(
+        _SUBJECTS,
+        (
+            [one.clinic_id for one in claims],
+            [one.message_id for one in claims],
+            [one.attempt for one in claims],
+        ),
+    )
+    return list(result)
+
+
+class ConsentRow(NamedTuple):
+    """What stands for a patient, a purpose and a channel."""
+
+    clinic_id: UUID
+    patient_id: UUID
+    purpose: str
+    channel: str
+    state: str
+
+
+async def consents(
+    connection: AsyncConnection, patients: Collection[tuple[UUID, UUID]]
+) -> list[ConsentRow]:
+    """All that patients said about being contacted."""
+    result = await connection.exec_driver_sql(
+        """
+        SELECT c.clinic_id, c.patient_id, c.purpose, c.channel, c.state
+        FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+        JOIN consent c ON c.clinic_id = k.clinic_id AND c.patient_id = k.patient_id
+        """,
+        ([one[0] for one in patients], [one[1] for one in patients]),
+    )
+    return [ConsentRow(*row) for row in result]
+
+
+async def sent_since(
+    connection: AsyncConnection,
+    patients: Collection[tuple[UUID, UUID]],
+    legal_classes: Collection[str],
+    since: datetime,
+) -> list[tuple[UUID, UUID, UUID, datetime]]:
+    """When messages of some classes left for patients: (clinic, patient, message, moment)."""
+    result = await connection.exec_driver_sql(
+        """
+        SELECT m.clinic_id, m.patient_id, m.message_id, m.decided_at
+        FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+        JOIN message m ON m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id
+        WHERE m.state IN ('sending', 'sent', 'uncertain') AND m.legal_class = ANY ($3::text[])
+            AND m.decided_at >= $4
+        """,
+        (
+            [one[0] for one in patients],
+            [one[1] for one in patients],
+            list(legal_classes),
+            since,
+        ),
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in result]
+
+
+async def paused_scopes(
+    connection: AsyncConnection, clinic_ids: Collection[UUID]
+) -> dict[UUID, frozenset[str]]:
+    """The paused scopes of clinics."""
+    result = await connection.exec_driver_sql(
+        "SELECT clinic_id, array_agg(scope) FROM pause WHERE clinic_id = ANY ($1::uuid[]) GROUP BY 1",
+        (list(clinic_ids),),
+    )
+    return {row[0]: frozenset(row[1]) for row in result}
+
+
+class Decided(NamedTuple):
+    """What the gate made of a claimed message."""
+
+    clinic_id: UUID
+    message_id: UUID
+    attempt: int
+    state: str
+    channel: str | None
+    reason: str | None
+    decision: str
+    decided_at: datetime
+    due_at: datetime
+    retry_at: datetime | None
+    waiting_for: str | None
+    lease_until: datetime | None
+    draft: bytes | None
+
+
+async def save_decisions(connection: AsyncConnection, rows: Sequence[Decided]) -> None:
+    """Writes the decisions; the caller has the messages locked."""
+    await connection.exec_driver_sql(
+        """
+        UPDATE message m SET state = d.state, channel = d.channel, reason = d.reason,
+            decision = d.decision::jsonb, decided_at = d.decided_at, due_at = d.due_at,
+            retry_at = d.retry_at, waiting_for = d.waiting_for, lease_until = d.lease_until,
+            draft = d.draft, calls = m.calls + (d.state = 'sending')::int
+        FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[],
+            $12::timestamptz[], $13::bytea[]) AS d (clinic_id, message_id, attempt, state, channel,
+            reason, decision, decided_at, due_at, retry_at, waiting_for, lease_until, draft)
+        WHERE m.clinic_id = d.clinic_id AND m.message_id = d.message_id AND m.attempt = d.attempt
+        """,
+        tuple([*column] for column in zip(*rows, strict=True)),
+    )
+
+
+class Settled(NamedTuple):
+    """What a provider's answer made of a message in `sending`."""
+
+    clinic_id: UUID
+    message_id: UUID
+    attempt: int
+    state: str
+    reason: str | None
+    provider_id: str | None
+    retry_at: datetime | None
+    waiting_for: str | None
+    detail: str
+
+
+async def save_outcomes(connection: AsyncConnection, rows: Sequence[Settled]) -> set[UUID]:
+    """Writes outcomes, of those messages only that the claim still holds; returns their ids.
+
+    An SMS that is to be tried again keeps its draft, everything else loses it.
+    """
+    result = await connection.exec_driver_sql(
+        """
+        UPDATE message m SET state = s.state, reason = s.reason, retry_at = s.retry_at,
+            provider_id = coalesce(s.provider_id, m.provider_id), lease_until = NULL,
+            waiting_for = s.waiting_for, decision = m.decision || jsonb_build_object('provider', s.detail),
+            draft = CASE WHEN s.retry_at IS NOT NULL THEN m.draft END
+        FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[],
+            $7::timestamptz[], $8::text[], $9::text[])
+            AS s (clinic_id, message_id, attempt, state, reason, provider_id, retry_at, waiting_for,
+                detail)
+        WHERE m.clinic_id = s.clinic_id AND m.message_id = s.message_id AND m.attempt = s.attempt
+            AND m.state = 'sending'
+        RETURNING m.message_id
+        """,
+        tuple([*column] for column in zip(*rows, strict=True)),
+    )
+    return set(result.scalars())
