@@ -1,75 +1,47 @@
 """Catchers: an SMTP server and an SMS gateway that keep what would go to patients.
 
-They stand in for the providers until real ones are configured. Both speak the real protocols, so the
-platform cannot tell the difference. What is caught goes to two append-only files, a JSON line each, and
-can be read at `/mailbox` and `/sms` (JSON with `?format=json`). They run as a process of their own.
+They stand in for the providers until real ones are configured, and speak the real protocols, so the
+platform cannot tell the difference. They run as one process of their own, on the second core. What is
+caught can be read at `/mailbox` and `/sms`: a page for a person (`?to=` looks for one address), JSON
+with `?format=json`, and all of it from the first message on with `&position=0`.
 """
 
 import asyncio
-import email
 import html
-import json
-import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-import time
+from collections.abc import Sequence
 from contextlib import suppress
-from email.message import EmailMessage
-from email.policy import default as mail_policy
 from pathlib import Path
-from typing import IO, Any
 
+import uvicorn
+import uvloop
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from revisit_chassis.health import QuietServer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-import uvicorn
 
+from revisit_chassis.health import QuietServer
+from standalone.caught import LINK, Box, Caught, Keys, mail_of
 from standalone.postgres import free_port
 
 START_TIMEOUT_SECONDS = 30
-SHOWN = 200
-LINK = re.compile(r"https?://[^\s\"'<>]+")
+LONGEST_MAIL_BYTES = 4 * 1024 * 1024
+LONGEST_PAGE = 1000
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:44rem;padding:1rem}}
 article{{border-top:1px solid #ccc;padding:1rem 0}}pre{{white-space:pre-wrap;font:inherit;margin:.5rem 0}}
-small{{color:#555}}</style><h1>{title}</h1><p><a href="mailbox">Mail</a> · <a href="sms">SMS</a></p>
-<p>{count} caught; the newest first.</p>{items}</html>"""
-
-
-class Box:
-    """An append-only file of caught messages; the newest are kept in memory to be shown.
-
-    Args:
-        path: A JSON line each.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] = path.open("a+", encoding="utf-8")
-        self._file.seek(0)
-        self.count = 0
-        self.newest: list[dict[str, Any]] = []
-        for line in self._file:
-            self._remember(json.loads(line))
-
-    def add(self, message: dict[str, Any]) -> None:
-        """Keeps a message."""
-        self._file.write(json.dumps(message, ensure_ascii=False) + "\n")
-        self._file.flush()
-        self._remember(message)
-
-    def _remember(self, message: dict[str, Any]) -> None:
-        self.count += 1
-        self.newest.append(message)
-        if len(self.newest) > 2 * SHOWN:
-            del self.newest[:-SHOWN]
+small{{color:#555}}h2{{font-size:1.1rem;margin:.2rem 0}}input{{font:inherit}}</style><h1>{title}</h1>
+<p><a href="/mailbox">Mail</a> · <a href="/sms">SMS</a></p>
+<form><label>To <input name="to" value="{to}"></label> <button>Find</button></form>
+<p>{count} caught. The newest first, {shown} shown.</p>{items}</html>"""
 
 
 class Catchers:
@@ -83,8 +55,10 @@ class Catchers:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.mails = Box(folder / "mails.jsonl")
         self.texts = Box(folder / "sms.jsonl")
-        # Keys as eight bytes: a million of them must not weigh.
-        self._keys = {hash(message["key"]) for message in self.texts.newest}
+        self._keys = Keys(folder / "sms-keys.sqlite")
+        for message in self.texts.newest():
+            # Killed between the message and its key, it must know the key all the same.
+            self._keys.take(str(message["key"]))
 
     async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
         self,
@@ -94,54 +68,52 @@ class Catchers:
     ) -> str:
         """Keeps a mail."""
         content = envelope.content
-        parsed = email.message_from_bytes(
-            content if isinstance(content, bytes) else str(content).encode(), policy=mail_policy
-        )
-        text = _plain_text(parsed) if isinstance(parsed, EmailMessage) else ""
+        mail = mail_of(content if isinstance(content, bytes) else str(content).encode())
         for recipient in envelope.rcpt_tos:
-            self.mails.add(
-                {
-                    "to": recipient,
-                    "from": str(parsed["From"]),
-                    "subject": str(parsed["Subject"]),
-                    "message_id": str(parsed["Message-ID"]),
-                    "unsubscribe": str(parsed["List-Unsubscribe"] or ""),
-                    "text": text,
-                    "links": LINK.findall(text),
-                }
-            )
+            self.mails.add({"to": recipient} | mail)
         return "250 OK"
 
     async def take_sms(self, request: Request) -> Response:
         """Takes an SMS by the gateway contract; a repeated key changes nothing."""
-        body = await request.json()
-        key = request.headers.get("idempotency-key") or body["id"]
-        if hash(key) not in self._keys:
-            self._keys.add(hash(key))
+        try:
+            body = await request.json()
+            key = request.headers.get("idempotency-key") or str(body["id"])
+            to, text = str(body["to"]), str(body["text"])
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"error": "id, to and text are needed"}, 400)
+        if not self._keys.is_taken(key):
             self.texts.add(
                 {
-                    "to": body["to"],
-                    "text": body["text"],
+                    "to": to,
+                    "text": text,
                     "sender": body.get("sender"),
                     "key": key,
-                    "links": LINK.findall(body["text"]),
+                    "links": LINK.findall(text),
                 }
             )
+            self._keys.take(key)
         return JSONResponse({"provider_id": f"caught-{key}", "status": "accepted"})
 
     async def show(self, request: Request) -> Response:
-        """Shows the newest messages of a box."""
-        is_mail = request.url.path.endswith("mailbox")
+        """Shows messages of a box: the newest, those to one address, or all from a position on."""
+        is_mail = not request.url.path.startswith("/sms")
         box = self.mails if is_mail else self.texts
-        wanted = request.query_params.get("to")
-        newest = [m for m in reversed(box.newest) if wanted in {None, m["to"]}][:SHOWN]
-        if request.query_params.get("format") == "json":
-            return JSONResponse({"count": box.count, "items": newest})
+        query = request.query_params
+        is_json = query.get("format") == "json"
+        if is_json and (position := query.get("position", "")).isdigit():
+            limit = query.get("limit", "")
+            return _page_response(box, int(position), int(limit) if limit.isdigit() else 500)
+        to = query.get("to")
+        messages = await asyncio.to_thread(box.found, to) if to else box.newest()
+        if is_json:
+            return JSONResponse({"count": box.count, "items": messages})
         return HTMLResponse(
             PAGE.format(
                 title="Mailbox" if is_mail else "SMS",
+                to=html.escape(to or ""),
                 count=box.count,
-                items="".join(map(_as_html, newest)),
+                shown=len(messages),
+                items="".join(map(_as_html, messages)),
             )
         )
 
@@ -156,6 +128,18 @@ class Catchers:
             ]
         )
 
+    def close(self) -> None:
+        """Closes the files."""
+        self.mails.close()
+        self.texts.close()
+        self._keys.close()
+
+
+def _page_response(box: Box, position: int, limit: int) -> Response:
+    page = box.page(position, min(limit, LONGEST_PAGE))
+    head = f'{{"count": {box.count}, "next": {page.next_position}, "items": ['.encode()
+    return Response(head + b",".join(page.lines) + b"]}", media_type="application/json")
+
 
 def run(host: str, smtp_port: int, http_port: int, folder: Path) -> None:
     """Serves both until SIGTERM.
@@ -166,28 +150,35 @@ def run(host: str, smtp_port: int, http_port: int, folder: Path) -> None:
         http_port: Of the gateway and the pages.
         folder: Takes what is caught.
     """
+    uvloop.run(_serve(host, smtp_port, http_port, folder))
+
+
+async def _serve(host: str, smtp_port: int, http_port: int, folder: Path) -> None:
     catchers = Catchers(folder)
-
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        smtp = await loop.create_server(
-            lambda: SMTP(catchers, enable_SMTPUTF8=True, ident="catcher"), host, smtp_port
+    loop = asyncio.get_running_loop()
+    smtp = await loop.create_server(
+        lambda: SMTP(
+            catchers, enable_SMTPUTF8=True, ident="catcher", data_size_limit=LONGEST_MAIL_BYTES
+        ),
+        host,
+        smtp_port,
+    )
+    server = QuietServer(
+        uvicorn.Config(
+            catchers.app(), host=host, port=http_port, access_log=False, log_level="warning"
         )
-        server = QuietServer(
-            uvicorn.Config(
-                catchers.app(), host=host, port=http_port, access_log=False, log_level="warning"
-            )
-        )
+    )
 
-        def stop() -> None:
-            server.should_exit = True
+    def stop() -> None:
+        server.should_exit = True
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
         await server.serve()
+    finally:
         smtp.close()
-
-    asyncio.run(serve())
+        catchers.close()
 
 
 class CatcherProcess:
@@ -226,36 +217,43 @@ class CatcherProcess:
                 *("--smtp-port", str(self._smtp_port), "--http-port", str(self._http_port)),
                 *("--folder", str(self._folder)),
             ],
+            # Ctrl-C is for the platform, which stops them when its last message is out.
             start_new_session=True,
         )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            with suppress(urllib.error.URLError, OSError):
-                with urllib.request.urlopen(self.mailbox_url, timeout=2):  # noqa: S310
-                    return
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
                 raise RuntimeError("the catchers did not start")
             time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with (
+            suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(self.mailbox_url, timeout=2),  # noqa: S310  (our own address)
+        ):
+            return True
+        return False
 
     def stop(self) -> None:
         """Stops them."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=15)
+            try:
+                self._process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
-def _plain_text(message: EmailMessage) -> str:
-    part = message.get_body(("plain",))
-    return "" if part is None else str(part.get_content())
-
-
-def _as_html(message: dict[str, Any]) -> str:
+def _as_html(message: Caught) -> str:
     text = LINK.sub(
         lambda found: f'<a href="{found.group(0)}">{found.group(0)}</a>',
-        html.escape(message["text"], quote=False),
+        html.escape(str(message["text"]), quote=False),
     )
-    subject = html.escape(message.get("subject", ""))
-    return (
-        f"<article><small>{html.escape(message['to'])}</small>"
-        f"{f'<h2>{subject}</h2>' if subject else ''}<pre>{text}</pre></article>"
+    heading = "".join(
+        f"<h2>{html.escape(str(message[name]))}</h2>" for name in ("subject",) if name in message
     )
+    facts: Sequence[object] = [message[name] for name in ("to", "date") if message.get(name)]
+    small = html.escape(" · ".join(map(str, facts)))
+    return f"<article><small>{small}</small>{heading}<pre>{text}</pre></article>"
