@@ -18,7 +18,12 @@ def settings_config(prefix: str) -> SettingsConfigDict:
     )
 
 
-def _shared(name: str) -> AliasChoices:
+def shared(name: str) -> AliasChoices:
+    """Gives the name of a variable that several services read, without a prefix.
+
+    Args:
+        name: Of the variable.
+    """
     return AliasChoices(name)
 
 
@@ -37,23 +42,23 @@ class ServiceSettings(BaseSettings):
     port: int = 0
     worker_port: int = 0
     """Port of the worker's health page; none when 0."""
-    kafka_bootstrap_servers: str = Field("", validation_alias=_shared("KAFKA_BOOTSTRAP_SERVERS"))
+    kafka_bootstrap_servers: str = Field("", validation_alias=shared("KAFKA_BOOTSTRAP_SERVERS"))
     kafka_enable_idempotence: bool = Field(
-        True, validation_alias=_shared("KAFKA_ENABLE_IDEMPOTENCE")
+        True, validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE")
     )
-    kafka_topic_partitions: int = Field(12, validation_alias=_shared("KAFKA_TOPIC_PARTITIONS"))
-    kafka_fetch_max_wait_ms: int = Field(500, validation_alias=_shared("KAFKA_FETCH_MAX_WAIT_MS"))
-    jwks: str = Field("", validation_alias=_shared("REVISIT_JWKS"))
-    signing_key: str = Field("", validation_alias=_shared("REVISIT_SIGNING_KEY"))
-    keyring: str = Field("", validation_alias=_shared("REVISIT_KEYRING"))
-    clock_url: str = Field("", validation_alias=_shared("REVISIT_CLOCK_URL"))
-    outbox_retention_days: int = Field(14, validation_alias=_shared("OUTBOX_RETENTION_DAYS"))
-    event_log_retention_days: int = Field(0, validation_alias=_shared("EVENT_LOG_RETENTION_DAYS"))
-    outbox_lanes: int = Field(1, validation_alias=_shared("OUTBOX_LANES"))
+    kafka_topic_partitions: int = Field(12, validation_alias=shared("KAFKA_TOPIC_PARTITIONS"))
+    kafka_fetch_max_wait_ms: int = Field(500, validation_alias=shared("KAFKA_FETCH_MAX_WAIT_MS"))
+    jwks: str = Field("", validation_alias=shared("REVISIT_JWKS"))
+    signing_key: str = Field("", validation_alias=shared("REVISIT_SIGNING_KEY"))
+    keyring: str = Field("", validation_alias=shared("REVISIT_KEYRING"))
+    clock_url: str = Field("", validation_alias=shared("REVISIT_CLOCK_URL"))
+    outbox_retention_days: int = Field(14, validation_alias=shared("OUTBOX_RETENTION_DAYS"))
+    event_log_retention_days: int = Field(0, validation_alias=shared("EVENT_LOG_RETENTION_DAYS"))
+    outbox_lanes: int = Field(1, validation_alias=shared("OUTBOX_LANES"))
     log_format: Literal["json", "console"] = Field(
-        "json", validation_alias=_shared("REVISIT_LOG_FORMAT")
+        "json", validation_alias=shared("REVISIT_LOG_FORMAT")
     )
-    tracing: bool = Field(False, validation_alias=_shared("REVISIT_TRACING"))
+    tracing: bool = Field(False, validation_alias=shared("REVISIT_TRACING"))
 
     @model_validator(mode="after")
     def _refuse_unknown_variables(self) -> Self:

@@ -81,9 +81,7 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
             [_kept(event) for event in events],
         ),
     )
-    fresh: set[tuple[UUID, str, str]] = {
-        (row.clinic_id, row.source, row.event_id) for row in found
-    }
+    fresh: set[tuple[UUID, str, str]] = {(row.clinic_id, row.source, row.event_id) for row in found}
     if len(fresh) == len(events):
         return list(events)
     claimed = []

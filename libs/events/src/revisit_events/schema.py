@@ -5,7 +5,6 @@ queue of positions in it. `inbox` is the service's event log, in monthly partiti
 Partitions are made and dropped by functions of the owner: the service's users own nothing.
 """
 
-
 from revisit_chassis.tenancy import Operations, Roles, protect
 from revisit_events import intake_tables
 

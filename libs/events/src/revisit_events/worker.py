@@ -5,7 +5,7 @@ SIGTERM sets `stop`: nothing more is fetched, the batch in hand is finished and 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,7 +48,7 @@ class Worker:
     event_log_retention_days: int = 0
     host: str = "127.0.0.1"
     health_port: int = 0
-    owns_databases: bool = True
+    at_end: Sequence[Callable[[], Awaitable[None]]] = ()
 
     @property
     def checks(self) -> dict[str, Check]:
@@ -65,6 +65,13 @@ class Worker:
         Args:
             stop: Ends everything after the piece in hand.
         """
+        try:
+            await self._run(stop)
+        finally:
+            for close in (self.database.close, self.worker_database.close, *self.at_end):
+                await close()
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch.run(stop))
             group.create_task(self.consumer.run(stop))
@@ -82,9 +89,6 @@ class Worker:
             group.create_task(self._upkeep(stop))
             if self.health_port:
                 group.create_task(serve_health(self.checks, self.health_port, stop, self.host))
-        if self.owns_databases:
-            await self.database.close()
-            await self.worker_database.close()
 
     async def has_sent_all(self) -> bool:
         """Tells whether the outbox is empty."""
@@ -163,6 +167,7 @@ def compose_worker(
     schedule: Schedule | None = None,
     *,
     poll_seconds: float = 0.2,
+    at_end: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> Worker:
     """Wires a service's worker.
 
@@ -172,6 +177,7 @@ def compose_worker(
         handlers: Of the service.
         schedule: Makes its due work; none has a service without.
         poll_seconds: How often to look for due work.
+        at_end: Closes what the service itself opened.
     """
     service = settings.service
     kafka = kafka_settings(settings)
@@ -198,4 +204,5 @@ def compose_worker(
         event_log_retention_days=settings.event_log_retention_days,
         host=settings.host,
         health_port=settings.worker_port,
+        at_end=at_end,
     )

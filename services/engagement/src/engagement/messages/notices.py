@@ -89,7 +89,7 @@ def _task(facts: MessageFacts, reason: Reason, at: datetime) -> NewTask:
         clinic_id=facts.clinic_id,
         patient_id=facts.patient_id,
         reason=reason,
-        subject_id=str(facts.message_id),
+        subject_id=facts.message_id,
         due_at=at + _CALL_WITHIN,
         opened_at=at,
     )

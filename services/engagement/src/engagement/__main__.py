@@ -1,0 +1,14 @@
+"""Commands of engagement: `python -m engagement api | worker | migrate | dlq | outbox | rebuild`."""
+
+import sys
+
+from engagement.app import build_worker, create_app
+from engagement.consumers import HANDLERS
+from engagement.settings import Settings
+from revisit_events.service_main import service_main
+
+PROJECTIONS = ("visit", "appointment", "clinic")
+"""What a rebuild makes again. Patients are not among them: their contacts are not in the event log."""
+
+if __name__ == "__main__":
+    sys.exit(service_main("engagement", Settings, create_app, build_worker, HANDLERS, PROJECTIONS))
