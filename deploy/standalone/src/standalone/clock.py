@@ -15,22 +15,7 @@ from pathlib import Path
 
 from revisit_chassis.clock import SimulatedClock
 
-SHORTEST_STEP = timedelta(minutes=15)
-STEPS_PER_ADVANCE = 4
-LONGEST_STEP = timedelta(hours=6)
-
-
-def step_length(advance: timedelta) -> timedelta:
-    """Length of the steps in which an advance is walked.
-
-    >>> step_length(timedelta(hours=24))
-    datetime.timedelta(seconds=21600)
-    >>> step_length(timedelta(minutes=10))
-    datetime.timedelta(seconds=600)
-    """
-    if advance <= SHORTEST_STEP:
-        return advance
-    return min(max(advance / STEPS_PER_ADVANCE, SHORTEST_STEP), LONGEST_STEP)
+STEP = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +67,8 @@ class ClockDriver:
         async with self._lock:
             await self._settle()
             target = self._clock.now() + by
-            step = step_length(by)
             while (start := self._clock.now()) < target:
-                end = min(start + step, target)
+                end = min(start + STEP, target)
                 self._clock.set(end, step_from=start)
                 self._file.write(end)
                 await self._settle()

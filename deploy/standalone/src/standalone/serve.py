@@ -172,6 +172,7 @@ class _Platform:
                 access_log=False,
                 log_level="warning",
                 timeout_graceful_shutdown=10,
+                timeout_keep_alive=120,
                 server_header=False,
             )
         )

@@ -24,6 +24,8 @@ from revisit_events.inbox import first_kept_month
 from revisit_events.relay import Relay, unsent
 
 UPKEEP_SECONDS = 5.0
+POLL_SECONDS = 0.2
+SIMULATED_POLL_SECONDS = 0.02
 PARTITION_DAYS_AHEAD = 7
 EXTRA_LOG_DAYS = 30
 """The event log is kept at least this much longer than the outbox, or a refill would repeat effects."""
@@ -43,7 +45,7 @@ class Worker:
     consumer: Consumer
     relays: Sequence[Relay]
     schedule: Sequence[DueWork] = ()
-    poll_seconds: float = 0.2
+    poll_seconds: float = POLL_SECONDS
     outbox_retention_days: int = 14
     event_log_retention_days: int = 0
     host: str = "127.0.0.1"
@@ -166,7 +168,6 @@ def compose_worker(
     handlers: Handlers,
     schedule: Schedule | None = None,
     *,
-    poll_seconds: float = 0.2,
     at_end: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> Worker:
     """Wires a service's worker.
@@ -176,7 +177,6 @@ def compose_worker(
         clock: Business time.
         handlers: Of the service.
         schedule: Makes its due work; none has a service without.
-        poll_seconds: How often to look for due work.
         at_end: Closes what the service itself opened.
     """
     service = settings.service
@@ -199,7 +199,8 @@ def compose_worker(
             for lane in range(settings.outbox_lanes)
         ],
         schedule=schedule(worker_database, consumer.feed) if schedule else (),
-        poll_seconds=poll_seconds,
+        # A simulated clock is waited for: what is due now is to be done now.
+        poll_seconds=SIMULATED_POLL_SECONDS if clock.is_simulated else POLL_SECONDS,
         outbox_retention_days=settings.outbox_retention_days,
         event_log_retention_days=settings.event_log_retention_days,
         host=settings.host,

@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revisit-demo-")))
-        timeline = Timeline(scratch / "timeline.db")
+        timeline = Timeline(scratch / "timeline.db", CLINIC_ID)
         stack.callback(timeline.close)
         say("Reading the file" if options.data else "Making three months of a clinic")
         timeline.fill(

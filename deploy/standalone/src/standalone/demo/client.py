@@ -79,11 +79,23 @@ class Client:
             head.append(f"Content-Type: {content_type}")
         head.append(f"Content-Length: {len(payload)}")
         async with self._places:
-            reader, writer = self._free.pop() if self._free else await self._open()
-            writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + payload)
-            answer = await _read(reader)
-            self._free.append((reader, writer))
-            return answer
+            message = "\r\n".join(head).encode() + b"\r\n\r\n" + payload
+            while self._free:
+                kept = self._free.pop()
+                try:
+                    return await self._exchange(*kept, message)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    # The server closed it while it was idle; every request here may be repeated.
+                    kept[1].close()
+            return await self._exchange(*await self._open(), message)
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
+    ) -> Answer:
+        writer.write(message)
+        answer = await _read(reader)
+        self._free.append((reader, writer))
+        return answer
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(self._host, self._port)

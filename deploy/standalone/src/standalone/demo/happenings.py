@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
+from revisit_chassis.identifiers import canonical_id
 
 SOURCE = "//mis.example/demo-clinic"
 GRACE = timedelta(minutes=30)
@@ -146,7 +148,8 @@ class Timeline:
         path: A file that is made anew.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clinic_id: UUID) -> None:
+        self._clinic_id = clinic_id
         path.unlink(missing_ok=True)
         self._database = sqlite3.connect(path)
         self._database.executescript(
@@ -174,7 +177,11 @@ class Timeline:
                 )
             self._database.execute(
                 "INSERT INTO appointment VALUES (?, ?, ?)",
-                (appointment.id, _text(appointment.starts_at), lost_at),
+                (
+                    str(canonical_id(self._clinic_id, "appointment", appointment.id)),
+                    _text(appointment.starts_at),
+                    lost_at,
+                ),
             )
         self._database.execute("CREATE INDEX happening_at ON happening (at, number)")
         self._database.commit()
