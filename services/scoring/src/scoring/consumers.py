@@ -4,11 +4,10 @@ A change of a fact puts the patient into the queue of those to be scored; the sc
 (`rescoring`), so that a flood of events is taken in first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,20 +17,18 @@ from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, Event
 from revisit_events.revocations import on_token_revoked
 from scoring import facts
-from scoring.domain.statistics import verdict_of
 
 
 async def on_clinic_registered(
     connection: AsyncConnection, events: Sequence[Event[c.ClinicRegistered]], _: datetime
 ) -> None:
-    """Keeps zone and currency; from a day later on the clinic's rhythms are found."""
+    """Keeps zone and currency."""
     await connection.exec_driver_sql(
         facts.CLINIC,
         (
             [e.clinic_id for e in events],
-            [_known_zone(e.data.time_zone) for e in events],
+            [e.data.time_zone for e in events],
             [e.data.currency for e in events],
-            [e.time for e in events],
             [e.precedence for e in events],
         ),
     )
@@ -61,14 +58,9 @@ async def on_patient_erased(
     connection: AsyncConnection, events: Sequence[Event[c.PatientErased]], _: datetime
 ) -> None:
     """Forgets who it was; the visits stay as anonymous facts, the score goes."""
-    await connection.exec_driver_sql(
-        facts.ERASE,
-        (
-            [e.clinic_id for e in events],
-            [e.data.patient_id for e in events],
-            [e.time for e in events],
-        ),
-    )
+    pairs = ([e.clinic_id for e in events], [e.data.patient_id for e in events])
+    await connection.exec_driver_sql(facts.ERASE, (*pairs, [e.time for e in events]))
+    await connection.exec_driver_sql(facts.FORGET_SCORE, pairs)
 
 
 async def on_visit_completed(
@@ -90,7 +82,6 @@ async def on_visit_completed(
             [d.started_at for d in data],
             [d.completed_at for d in data],
             [d.charged_minor for d in data],
-            [d.currency for d in data],
             [e.precedence for e in events],
         ),
     )
@@ -146,34 +137,23 @@ async def _statuses(connection: AsyncConnection, events: Sequence[Event[Any]], s
 async def on_survey_answered(
     connection: AsyncConnection, events: Sequence[Event[c.SurveyAnswered]], _: datetime
 ) -> None:
-    """Keeps the answer and what it counts as."""
-    data = [e.data for e in events]
+    """Keeps the answer."""
     await connection.exec_driver_sql(
         facts.ANSWER,
         (
             [e.clinic_id for e in events],
-            [d.answer_id for d in data],
-            [d.patient_id for d in data],
-            [d.practitioner_id for d in data],
-            [d.kind for d in data],
-            [d.score for d in data],
-            [verdict_of(d.kind, d.score, d.scale_min, d.scale_max) for d in data],
+            [e.data.answer_id for e in events],
+            [e.data.patient_id for e in events],
+            [e.data.practitioner_id for e in events],
+            [e.data.kind for e in events],
+            [float(e.data.score) for e in events],
             [e.time for e in events],
             [e.precedence for e in events],
         ),
     )
 
 
-def _interaction_handler(
-    code: Callable[[Any], str | None], subject: Callable[[AnyEvent], str] = attrgetter("subject")
-) -> Handler[Any]:
-    """Gives a handler that keeps what happened, to whom and when.
-
-    Args:
-        code: The one detail of the data that is kept.
-        subject: What it is about; of several events the newest stands.
-    """
-
+def _interaction_handler(code_field: str | None) -> Handler[Any]:
     async def on_interaction(
         connection: AsyncConnection, events: Sequence[AnyEvent], _: datetime
     ) -> None:
@@ -182,9 +162,9 @@ def _interaction_handler(
             (
                 [e.clinic_id for e in events],
                 [e.topic for e in events],
-                [subject(e) for e in events],
-                [getattr(e.data, "patient_id", None) for e in events],
-                [code(e.data) for e in events],
+                [e.subject for e in events],
+                [_patient_of(e) for e in events],
+                [_text(getattr(e.data, code_field)) if code_field else None for e in events],
                 [e.time for e in events],
                 [e.precedence for e in events],
             ),
@@ -193,17 +173,13 @@ def _interaction_handler(
     return on_interaction
 
 
-def _consent_subject(event: Event[Any]) -> str:
-    return f"{event.subject} {event.data.purpose} {event.data.channel}"
+def _patient_of(event: AnyEvent) -> UUID | None:
+    found: UUID | None = getattr(event.data, "patient_id", None)
+    return found
 
 
-def _known_zone(name: str) -> str:
-    """The zone, or UTC where this machine does not know it: a clinic's typing error stops nobody."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return "UTC"
-    return name
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 HANDLERS: Mapping[type[EventData], Handler[Any]] = {
@@ -219,18 +195,18 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.AppointmentNoShowReversed: _status_handler("arrived"),
     c.VisitCompleted: on_visit_completed,
     c.SurveyAnswered: on_survey_answered,
-    c.LeadLost: _interaction_handler(attrgetter("reason_code")),
-    c.LinkIssued: _interaction_handler(attrgetter("purpose")),
-    c.JourneyEnrolled: _interaction_handler(attrgetter("journey")),
-    c.MessageSent: _interaction_handler(attrgetter("journey")),
-    c.MessageDelivered: _interaction_handler(attrgetter("journey")),
-    c.MessageFailed: _interaction_handler(attrgetter("journey")),
-    c.TaskOpened: _interaction_handler(attrgetter("reason")),
-    c.TaskClosed: _interaction_handler(attrgetter("outcome")),
-    c.ConsentChanged: _interaction_handler(attrgetter("state"), _consent_subject),
-    c.ReviewPosted: _interaction_handler(attrgetter("platform")),
-    c.ComplaintOpened: _interaction_handler(attrgetter("cause_code")),
-    c.ComplaintResolved: _interaction_handler(attrgetter("cause_code")),
-    c.ActionVerified: _interaction_handler(attrgetter("verdict")),
+    c.LeadLost: _interaction_handler("reason_code"),
+    c.LinkIssued: _interaction_handler("purpose"),
+    c.JourneyEnrolled: _interaction_handler("journey"),
+    c.MessageSent: _interaction_handler("journey"),
+    c.MessageDelivered: _interaction_handler("journey"),
+    c.MessageFailed: _interaction_handler("journey"),
+    c.TaskOpened: _interaction_handler("reason"),
+    c.TaskClosed: _interaction_handler("outcome"),
+    c.ConsentChanged: _interaction_handler("state"),
+    c.ReviewPosted: _interaction_handler("platform"),
+    c.ComplaintOpened: _interaction_handler("cause_code"),
+    c.ComplaintResolved: _interaction_handler("cause_code"),
+    c.ActionVerified: _interaction_handler("verdict"),
     c.TokenRevoked: on_token_revoked,
 }

@@ -9,48 +9,34 @@ circle. Those that change a patient's facts queue the patient for scoring in the
 _QUEUE = """
 INSERT INTO rescore (clinic_id, patient_id)
 SELECT DISTINCT clinic_id, patient_id FROM given WHERE patient_id IS NOT NULL
-"""
-
-# A correction may have moved the fact to another patient: both are scored again.
-_QUEUE_BOTH = """
-INSERT INTO rescore (clinic_id, patient_id)
-SELECT clinic_id, patient_id FROM given WHERE patient_id IS NOT NULL
-UNION SELECT clinic_id, patient_id FROM kept WHERE patient_id IS NOT NULL
+ORDER BY clinic_id, patient_id ON CONFLICT DO NOTHING
 """
 
 CLINIC = """
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id) *
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[])
-    AS t (clinic_id, time_zone, currency, at, precedence)
+  SELECT DISTINCT ON (clinic_id) * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+    AS t (clinic_id, time_zone, currency, precedence)
   ORDER BY clinic_id, precedence COLLATE "C" DESC
 ), kept AS (
-  INSERT INTO clinic AS t (clinic_id, time_zone, currency, precedence)
-  SELECT clinic_id, time_zone, currency, precedence FROM given
+  INSERT INTO clinic AS t (clinic_id, time_zone, currency, precedence) SELECT * FROM given
   ON CONFLICT (clinic_id) DO UPDATE SET
     time_zone = excluded.time_zone, currency = excluded.currency, precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
-  RETURNING t.clinic_id, (old.time_zone, old.currency) IS DISTINCT FROM (new.time_zone, new.currency)
-    AND old.clinic_id IS NOT NULL AS is_moved
-), moved AS (
-  INSERT INTO rescore (clinic_id, patient_id)
-  SELECT clinic_id, patient_id FROM kept JOIN score USING (clinic_id) WHERE is_moved
 )
 INSERT INTO rhythm_due (clinic_id, due_at)
-SELECT clinic_id, at + interval '1 day' FROM given ORDER BY clinic_id ON CONFLICT DO NOTHING
+SELECT clinic_id, left(precedence, 27)::timestamptz + interval '7 days' FROM given
+ORDER BY clinic_id ON CONFLICT DO NOTHING
 """
 
 PATIENT = f"""
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id, patient_id) *
-  FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::uuid[], $6::text[], $7::uuid[],
-    $8::boolean[], $9::text[])
-    AS t (clinic_id, patient_id, birth_year, sex, family_id, payer, employer_id, is_chronic,
-      precedence)
+  SELECT DISTINCT ON (clinic_id, patient_id) * FROM unnest($1::uuid[], $2::uuid[], $3::int[],
+    $4::text[], $5::uuid[], $6::text[], $7::uuid[], $8::boolean[], $9::text[])
+    AS t (clinic_id, patient_id, birth_year, sex, family_id, payer, employer_id, is_chronic, precedence)
   ORDER BY clinic_id, patient_id, precedence COLLATE "C" DESC
 ), kept AS (
   INSERT INTO patient AS t (clinic_id, patient_id, birth_year, sex, family_id, payer, employer_id,
-    is_chronic, precedence)
+                            is_chronic, precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
     birth_year = excluded.birth_year, sex = excluded.sex, family_id = excluded.family_id,
@@ -62,110 +48,109 @@ WITH given AS (
 """
 
 # Erasure is final: whatever comes later or earlier, nothing that identifies is kept again.
-ERASE = f"""
-WITH given AS (
-  SELECT clinic_id, patient_id, min(at) AS at
-  FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS t (clinic_id, patient_id, at)
-  GROUP BY clinic_id, patient_id ORDER BY clinic_id, patient_id
-), kept AS (
-  INSERT INTO patient AS t (clinic_id, patient_id, erased_at) SELECT * FROM given
-  ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-    birth_year = NULL, sex = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
-    is_chronic = false, precedence = '', erased_at = least(t.erased_at, excluded.erased_at)
-), locked AS (
-  SELECT clinic_id, patient_id FROM score JOIN given USING (clinic_id, patient_id)
-  ORDER BY clinic_id, patient_id FOR UPDATE OF score
-), gone AS (
-  DELETE FROM score USING locked
-  WHERE score.clinic_id = locked.clinic_id AND score.patient_id = locked.patient_id
-)
--- The scorer may be at work on one of them, with facts from before: it looks once more.
-{_QUEUE}
+ERASE = """
+INSERT INTO patient AS t (clinic_id, patient_id, erased_at)
+SELECT clinic_id, patient_id, min(at) FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
+  AS given (clinic_id, patient_id, at)
+GROUP BY clinic_id, patient_id ORDER BY clinic_id, patient_id
+ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+  birth_year = NULL, sex = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
+  is_chronic = false, precedence = '', erased_at = least(t.erased_at, excluded.erased_at)
 """
 
-VISIT = f"""
+FORGET_SCORE = """
+DELETE FROM score USING unnest($1::uuid[], $2::uuid[]) AS given (clinic_id, patient_id)
+WHERE score.clinic_id = given.clinic_id AND score.patient_id = given.patient_id
+"""
+
+VISIT = """
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id, visit_id) *
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::text[], $13::text[])
+  SELECT DISTINCT ON (clinic_id, visit_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
+    $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
+    $10::timestamptz[], $11::bigint[], $12::text[])
     AS t (clinic_id, visit_id, patient_id, practitioner_id, service_code, kind, outcome, arrived_at,
-      started_at, completed_at, charged_minor, currency, precedence)
+          started_at, completed_at, charged_minor, precedence)
   ORDER BY clinic_id, visit_id, precedence COLLATE "C" DESC
 ), kept AS (
   INSERT INTO visit_fact AS t (clinic_id, visit_id, patient_id, practitioner_id, service_code, kind,
-    outcome, arrived_at, started_at, completed_at, charged_minor, currency, precedence)
+                               outcome, arrived_at, started_at, completed_at, charged_minor, precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
     patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
     service_code = excluded.service_code, kind = excluded.kind, outcome = excluded.outcome,
     arrived_at = excluded.arrived_at, started_at = excluded.started_at,
     completed_at = excluded.completed_at, charged_minor = excluded.charged_minor,
-    currency = excluded.currency, precedence = excluded.precedence
+    precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
   RETURNING t.clinic_id, old.patient_id
 )
-{_QUEUE_BOTH}
+INSERT INTO rescore (clinic_id, patient_id)
+-- A correction may have moved the visit to another patient: both are scored again.
+SELECT clinic_id, patient_id FROM given
+UNION SELECT clinic_id, patient_id FROM kept WHERE patient_id IS NOT NULL
+ORDER BY 1, 2 ON CONFLICT DO NOTHING
 """
 
-SCHEDULE = """
-INSERT INTO appointment_fact AS t (clinic_id, appointment_id, patient_id, practitioner_id,
-  service_code, starts_at, schedule_precedence)
-SELECT DISTINCT ON (clinic_id, appointment_id) *
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::timestamptz[], $7::text[])
-  AS given (clinic_id, appointment_id, patient_id, practitioner_id, service_code, starts_at,
-    precedence)
-ORDER BY clinic_id, appointment_id, precedence COLLATE "C" DESC
-ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
-  practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
-  starts_at = excluded.starts_at, schedule_precedence = excluded.schedule_precedence
-WHERE excluded.schedule_precedence > t.schedule_precedence
+SCHEDULE = f"""
+WITH given AS (
+  SELECT DISTINCT ON (clinic_id, appointment_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
+    $4::uuid[], $5::text[], $6::timestamptz[], $7::text[])
+    AS t (clinic_id, appointment_id, patient_id, practitioner_id, service_code, starts_at, precedence)
+  ORDER BY clinic_id, appointment_id, precedence COLLATE "C" DESC
+), kept AS (
+  INSERT INTO appointment_fact AS t (clinic_id, appointment_id, patient_id, practitioner_id,
+                                     service_code, starts_at, schedule_precedence)
+  SELECT * FROM given
+  ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
+    patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
+    service_code = excluded.service_code, starts_at = excluded.starts_at,
+    schedule_precedence = excluded.schedule_precedence
+  WHERE excluded.schedule_precedence > t.schedule_precedence
+)
+{_QUEUE}
 """
 
 STATUS = f"""
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id, appointment_id) *
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::text[])
+  SELECT DISTINCT ON (clinic_id, appointment_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
+    $4::text[], $5::timestamptz[], $6::text[])
     AS t (clinic_id, appointment_id, patient_id, status, status_at, precedence)
   ORDER BY clinic_id, appointment_id, precedence COLLATE "C" DESC
 ), kept AS (
   INSERT INTO appointment_fact AS t (clinic_id, appointment_id, patient_id, status, status_at,
-    status_precedence)
+                                     status_precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
-    patient_id = excluded.patient_id, status = excluded.status, status_at = excluded.status_at,
+    status = excluded.status, status_at = excluded.status_at,
     status_precedence = excluded.status_precedence
   WHERE excluded.status_precedence > t.status_precedence
-  RETURNING t.clinic_id, old.patient_id
 )
-{_QUEUE_BOTH}
+{_QUEUE}
 """
 
 ANSWER = f"""
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id, answer_id) *
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::float8[], $7::text[],
-    $8::timestamptz[], $9::text[])
-    AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score, verdict, answered_at,
-      precedence)
+  SELECT DISTINCT ON (clinic_id, answer_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
+    $4::uuid[], $5::text[], $6::float8[], $7::timestamptz[], $8::text[])
+    AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score, answered_at, precedence)
   ORDER BY clinic_id, answer_id, precedence COLLATE "C" DESC
 ), kept AS (
-  INSERT INTO answer_fact AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score, verdict,
-    answered_at, precedence)
+  INSERT INTO answer_fact AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score,
+                                answered_at, precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, answer_id) DO UPDATE SET
     patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
-    kind = excluded.kind, score = excluded.score, verdict = excluded.verdict,
-    answered_at = excluded.answered_at, precedence = excluded.precedence
+    kind = excluded.kind, score = excluded.score, answered_at = excluded.answered_at,
+    precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
-  RETURNING t.clinic_id, old.patient_id
 )
-{_QUEUE_BOTH}
+{_QUEUE}
 """
 
 INTERACTION = """
 INSERT INTO interaction_fact AS t (clinic_id, kind, subject, patient_id, code, at, precedence)
-SELECT DISTINCT ON (clinic_id, kind, subject) *
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[], $7::text[])
+SELECT DISTINCT ON (clinic_id, kind, subject) * FROM unnest($1::uuid[], $2::text[], $3::text[],
+  $4::uuid[], $5::text[], $6::timestamptz[], $7::text[])
   AS given (clinic_id, kind, subject, patient_id, code, at, precedence)
 ORDER BY clinic_id, kind, subject, precedence COLLATE "C" DESC
 ON CONFLICT (clinic_id, kind, subject) DO UPDATE SET
