@@ -118,6 +118,7 @@ class _Platform:
             self._broker,
             partitions=PARTITIONS,
             max_mib=int(os.environ.get("EMBEDDED_BROKER_MAX_MIB", DEFAULT_MAX_BROKER_MIB)),
+            wake=self._wake,
         )
         try:
             await workers.start()
@@ -218,6 +219,10 @@ class _Platform:
             fresh.touch(mode=0o600)
             fresh.write_text(json.dumps(content))
             fresh.replace(path)
+
+    def _wake(self) -> None:
+        if isinstance(self._clock, SimulatedClock):
+            self._clock.nudge()
 
     def _make_clock(self) -> Clock:
         kept = self._clock_file.read()

@@ -32,12 +32,20 @@ class Workers:
         broker: Started.
         partitions: Of each topic.
         max_mib: Memory of the broker past which it is recycled.
+        wake: Wakes the loops that wait for the clock.
     """
 
     def __init__(
-        self, make: MakeWorkers, broker: EmbeddedBroker, *, partitions: int, max_mib: int
+        self,
+        make: MakeWorkers,
+        broker: EmbeddedBroker,
+        *,
+        partitions: int,
+        max_mib: int,
+        wake: Callable[[], None],
     ) -> None:
         self._make = make
+        self._wake = wake
         self._broker = broker
         self._partitions = partitions
         self._max_mib = max_mib
@@ -84,11 +92,10 @@ class Workers:
     async def settle(self) -> None:
         """Waits until all work due by now has fired and every group has caught up."""
         while True:
-            if await self._is_settled():
-                # An effect may have been committed between two of the questions: ask again.
-                before = self._activity()
-                if await self._is_settled() and self._activity() == before:
-                    return
+            # What happens between two of the questions shows in the activity: then they are asked again.
+            before = self._activity()
+            if await self._is_settled() and self._activity() == before:
+                return
             if self.failed.is_set():
                 raise RuntimeError("a worker ended")
             await asyncio.sleep(SETTLE_POLL_SECONDS)
@@ -97,6 +104,7 @@ class Workers:
         async with self._recycling:
             for worker in self.workers.values():
                 if await worker.has_due_work():
+                    self._wake()
                     return False
             return await self._has_drained()
 
@@ -113,7 +121,8 @@ class Workers:
 
     def _activity(self) -> int:
         return sum(
-            sum(worker.consumer.processed.values())
+            worker.activity.done
+            + sum(worker.consumer.processed.values())
             + sum(sum(relay.acknowledged.values()) for relay in worker.relays)
             for worker in self.workers.values()
         )

@@ -85,6 +85,10 @@ class SimulatedClock:
             raise ValueError("the clock never goes backwards")
         self._step_from = (step_from or self._now).astimezone(UTC)
         self._now = now.astimezone(UTC)
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Wakes whoever waits for the clock, though it has not moved."""
         jump, self._jump = self._jump, asyncio.Event()
         jump.set()
 

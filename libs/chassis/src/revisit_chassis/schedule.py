@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -33,6 +34,16 @@ class DueWork(Protocol):
         """Gives the earliest due time of what is open; none when nothing is."""
 
 
+@dataclass(slots=True)
+class Activity:
+    """How busy a schedule is; lets a simulated clock wait until nothing is in hand."""
+
+    running: int = 0
+    """Runs under way."""
+    done: int = 0
+    """Pieces of work done so far."""
+
+
 async def run_schedule(
     work: Sequence[DueWork],
     clock: Clock,
@@ -40,6 +51,7 @@ async def run_schedule(
     *,
     poll_seconds: float,
     stop: asyncio.Event,
+    activity: Activity,
 ) -> None:
     """Runs every kind of work as it gets due, until told to stop.
 
@@ -49,19 +61,25 @@ async def run_schedule(
         database: Holds the locks.
         poll_seconds: How often to look when nothing was due.
         stop: Ends the loops after the piece in hand.
+        activity: Kept up to date.
     """
     async with asyncio.TaskGroup() as group:
         for kind in work:
-            group.create_task(_run(kind, clock, database, poll_seconds, stop))
+            group.create_task(_run(kind, clock, database, poll_seconds, stop, activity))
 
 
 async def _run(
-    kind: DueWork, clock: Clock, database: Database, poll_seconds: float, stop: asyncio.Event
+    kind: DueWork,
+    clock: Clock,
+    database: Database,
+    poll_seconds: float,
+    stop: asyncio.Event,
+    activity: Activity,
 ) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            await _lead(kind, clock, database, poll_seconds, stop)
+            await _lead(kind, clock, database, poll_seconds, stop, activity)
         except Exception as error:
             failures += 1
             log.warning(
@@ -75,11 +93,22 @@ async def _run(
 
 
 async def _lead(
-    kind: DueWork, clock: Clock, database: Database, poll_seconds: float, stop: asyncio.Event
+    kind: DueWork,
+    clock: Clock,
+    database: Database,
+    poll_seconds: float,
+    stop: asyncio.Event,
+    activity: Activity,
 ) -> None:
     async def work(connection: AsyncConnection) -> None:
         while not stop.is_set():
-            if await kind.run_due(clock):
+            activity.running += 1
+            try:
+                done = await kind.run_due(clock)
+            finally:
+                activity.running -= 1
+            activity.done += done
+            if done:
                 continue
             if connection.invalidated:
                 raise ConnectionError("the lock's connection is gone")

@@ -26,7 +26,8 @@ from revisit_events.retry import pause
 BATCH = 500
 BUSY_POLL_SECONDS = 0.005
 IDLE_POLL_SECONDS = 0.05
-QUIET_POLLS_UNTIL_IDLE = 100
+POLL_GROWTH = 1.5
+QUIET_POLLS_UNTIL_CHECK = 20
 SEND_TIMEOUT_SECONDS = 30.0
 LOG_CHECK_SECONDS = 10.0
 
@@ -145,12 +146,12 @@ class Relay:
             if sent == BATCH:
                 continue
             quiet = 0 if sent else quiet + 1
-            if quiet % QUIET_POLLS_UNTIL_IDLE == QUIET_POLLS_UNTIL_IDLE - 1:
+            if quiet % QUIET_POLLS_UNTIL_CHECK == QUIET_POLLS_UNTIL_CHECK - 1:
                 # With the lock's connection the lock is gone: another relay may be at work.
                 await lock.exec_driver_sql("SELECT 1")
                 await self._check_log()
-            idle = quiet > QUIET_POLLS_UNTIL_IDLE
-            await asyncio.sleep(IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS)
+            growth = POLL_GROWTH ** min(quiet, QUIET_POLLS_UNTIL_CHECK)
+            await asyncio.sleep(min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * growth))
 
     async def relay_batch(self, producer: AIOKafkaProducer) -> int:
         """Sends the next batch; gives how many messages it had.
@@ -288,6 +289,6 @@ async def unsent(database: Database) -> int:
     Args:
         database: With the worker's role.
     """
-    async with database.connect() as connection:
+    async with database.single() as connection:
         found = await connection.exec_driver_sql("SELECT count(*) FROM outbox_unsent")
         return int(found.scalar_one())

@@ -6,7 +6,7 @@ SIGTERM sets `stop`: nothing more is fetched, the batch in hand is finished and 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.health import Check, database_check, serve_health
-from revisit_chassis.schedule import DueWork, run_schedule
+from revisit_chassis.schedule import Activity, DueWork, run_schedule
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import metrics
 from revisit_events.broker import BrokerWatch
@@ -25,7 +25,6 @@ from revisit_events.relay import Relay, unsent
 
 UPKEEP_SECONDS = 5.0
 POLL_SECONDS = 0.2
-SIMULATED_POLL_SECONDS = 0.02
 PARTITION_DAYS_AHEAD = 7
 EXTRA_LOG_DAYS = 30
 """The event log is kept at least this much longer than the outbox, or a refill would repeat effects."""
@@ -51,6 +50,7 @@ class Worker:
     host: str = "127.0.0.1"
     health_port: int = 0
     at_end: Sequence[Callable[[], Awaitable[None]]] = ()
+    activity: Activity = field(default_factory=Activity)
 
     @property
     def checks(self) -> dict[str, Check]:
@@ -86,6 +86,7 @@ class Worker:
                     self.worker_database,
                     poll_seconds=self.poll_seconds,
                     stop=stop,
+                    activity=self.activity,
                 )
             )
             group.create_task(self._upkeep(stop))
@@ -110,7 +111,9 @@ class Worker:
         )
 
     async def has_due_work(self) -> bool:
-        """Tells whether work that is due is not yet done."""
+        """Tells whether work that is due is not yet done, or is in hand."""
+        if self.activity.running:
+            return True
         now = self.clock.now()
         for kind in self.schedule:
             due_at = await kind.next_due_at()
@@ -199,8 +202,6 @@ def compose_worker(
             for lane in range(settings.outbox_lanes)
         ],
         schedule=schedule(worker_database, consumer.feed) if schedule else (),
-        # A simulated clock is waited for: what is due now is to be done now.
-        poll_seconds=SIMULATED_POLL_SECONDS if clock.is_simulated else POLL_SECONDS,
         outbox_retention_days=settings.outbox_retention_days,
         event_log_retention_days=settings.event_log_retention_days,
         host=settings.host,

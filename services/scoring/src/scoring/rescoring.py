@@ -139,7 +139,7 @@ class RescoreChanged:
 
     async def next_due_at(self) -> datetime | None:
         """Gives a moment long past while anybody waits: a change is due at once."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             found = await connection.exec_driver_sql("SELECT EXISTS (SELECT FROM rescore)")
             waits: bool = found.scalar_one()
         return datetime.fromisoformat("2000-01-01T00:00:00+00:00") if waits else None
@@ -169,7 +169,7 @@ class RescoreAged:
 
     async def next_due_at(self) -> datetime | None:
         """Gives when the next patient is due."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             found = await connection.exec_driver_sql("SELECT min(review_at) FROM score")
             moment: datetime | None = found.scalar()
         return moment

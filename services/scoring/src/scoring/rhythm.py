@@ -61,7 +61,7 @@ class RefreshRhythms:
 
     async def next_due_at(self) -> datetime | None:
         """Gives when the next clinic is due."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             found = await connection.exec_driver_sql("SELECT min(due_at) FROM rhythm_due")
             moment: datetime | None = found.scalar()
         return moment

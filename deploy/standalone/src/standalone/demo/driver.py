@@ -137,10 +137,12 @@ class Driver:
         while now < finish:
             now = await self._advance(now, min(finish, now + timedelta(days=1)))
             await self._react()
-        return await self._advance(now, now)
+        return now
 
     async def _advance(self, now: datetime, to: datetime) -> datetime:
-        seconds = max(0, int((to - now).total_seconds()))
+        seconds = int((to - now).total_seconds())
+        if seconds <= 0:
+            return now
         answer = await self._client.request(
             "POST",
             "/clock",

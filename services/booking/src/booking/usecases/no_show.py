@@ -80,7 +80,7 @@ class NoShowTimer:
 
     async def next_due_at(self) -> datetime | None:
         """When the next appointment falls due; None while there is none."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             due_at: datetime | None = (await connection.exec_driver_sql(NEXT_DUE)).scalar()
         return due_at
 

@@ -93,7 +93,7 @@ class MessageSender:
 
     async def next_due_at(self) -> datetime | None:
         """When the next message is due, in business time."""
-        async with self._worker_database.connect() as connection:
+        async with self._worker_database.single() as connection:
             return await store.next_due_at(connection, _real_now())
 
     async def _claim(self, clock: Clock, lease_until: datetime) -> list[Claim]:

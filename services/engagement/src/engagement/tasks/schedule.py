@@ -40,5 +40,5 @@ class TaskExpiry:
 
     async def next_due_at(self) -> datetime | None:
         """When the next open task runs out of time."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             return await store.next_expiry_at(connection)

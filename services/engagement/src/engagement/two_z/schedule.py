@@ -39,5 +39,5 @@ class TwoZRepair:
 
     async def next_due_at(self) -> datetime | None:
         """When the next check is due."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             return await store.next_check_at(connection)
