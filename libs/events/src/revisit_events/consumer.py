@@ -36,6 +36,7 @@ POLL_MS = 200
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
 STALE_AFTER_SECONDS = 60.0
+FLOOD_SECONDS = 0.5
 TRIP_WINDOW = 200
 TRIP_AT = 100
 
@@ -63,7 +64,12 @@ class FeedStatus:
         self._watch = watch
         self._caught_up_at: float | None = None
         self.behind_seconds = 0.0
-        self.is_flooded = False
+        self._full_at = float("-inf")
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether polls were full a moment ago: more waits than is taken in."""
+        return time.monotonic() - self._full_at < FLOOD_SECONDS
 
     def polled(self, *, is_full: bool, last_timestamp_ms: int | None) -> None:
         """Notes a poll.
@@ -73,7 +79,8 @@ class FeedStatus:
             last_timestamp_ms: The broker's timestamp of the last message; none when there was none.
         """
         self._caught_up_at = time.monotonic()
-        self.is_flooded = is_full
+        if is_full:
+            self._full_at = self._caught_up_at
         if is_full and last_timestamp_ms is not None:
             self.behind_seconds = max(0.0, time.time() - last_timestamp_ms / 1000)
         else:

@@ -5,18 +5,20 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from revisit_chassis.http import ClinicConnection, ClinicId, Now, require
 from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem
+from revisit_events.contracts.fields import NO_NUL, Time
+
 from scoring import domain, store
 from scoring.texts import reason_text
 
 router = APIRouter(prefix="/v1")
 
-Identifier = Annotated[str, Path(min_length=1, max_length=64)]
+Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=NO_NUL)]
 Kpi = Literal[
     "no_show_rate",
     "visits",
@@ -45,8 +47,8 @@ class Score(BaseModel):
     first_visit_at: datetime
     last_visit_at: datetime
     charged_minor: int
-    group: str
-    standing: str
+    life_situation: str
+    treatment_state: str
     probability: float = Field(description="Of not returning by themselves, 0 to 1")
     band: str
     horizon_days: int
@@ -112,10 +114,10 @@ class TargetRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    profile: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    profile: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)] = "default"
     value: Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]
     direction: Literal["at_least", "at_most"]
-    definition: Annotated[str, Field(max_length=500)] = ""
+    definition: Annotated[str, Field(max_length=500, pattern=NO_NUL)] = ""
 
 
 class Target(BaseModel):
@@ -185,9 +187,11 @@ async def read_kpis(
     clinic_id: ClinicId,
     connection: ClinicConnection,
     now: Now,
-    start: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    end: Annotated[AwareDatetime | None, Query(alias="to")] = None,
-    practitioner_id: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    start: Annotated[Time | None, Query(alias="from")] = None,
+    end: Annotated[Time | None, Query(alias="to")] = None,
+    practitioner_id: Annotated[
+        str | None, Query(min_length=1, max_length=64, pattern=NO_NUL)
+    ] = None,
 ) -> Kpis:
     """Gives the key figures, each with its definition, population, exclusions and interval."""
     first, last = (start or EVER[0]), (end or EVER[1])
@@ -276,8 +280,8 @@ def _score(row: Any) -> Score:
         first_visit_at=row.first_visit_at,
         last_visit_at=row.last_visit_at,
         charged_minor=row.charged_minor,
-        group=row.segment_group,
-        standing=row.segment_standing,
+        life_situation=row.segment_group,
+        treatment_state=row.segment_standing,
         probability=row.probability,
         band=row.band,
         horizon_days=domain.HORIZON_DAYS,

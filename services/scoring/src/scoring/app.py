@@ -12,7 +12,7 @@ from revisit_events import asyncapi
 from revisit_events.worker import Worker, compose_worker
 from scoring import api
 from scoring.consumers import HANDLERS
-from scoring.rescoring import RescoreAged, RescoreChanged
+from scoring.rescoring import Rescore
 from scoring.rhythm import RefreshRhythms
 from scoring.settings import Settings
 
@@ -49,8 +49,7 @@ def build_worker(settings: Settings, *, clock: Clock) -> Worker:
         clock,
         HANDLERS,
         lambda database, feed: [
-            RescoreChanged(database, feed),
-            RescoreAged(database),
+            Rescore(database, feed),
             RefreshRhythms(database),
         ],
     )

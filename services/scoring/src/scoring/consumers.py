@@ -146,7 +146,34 @@ async def on_survey_answered(
             [e.data.patient_id for e in events],
             [e.data.practitioner_id for e in events],
             [e.data.kind for e in events],
-            [float(e.data.score) for e in events],
+            [_on_usual_scale(e.data) for e in events],
+            [e.time for e in events],
+            [e.precedence for e in events],
+        ),
+    )
+
+
+def _on_usual_scale(answer: c.SurveyAnswered) -> float:
+    """Gives a score on the scale its figure is defined on: CSAT 1 to 5, NPS 0 to 10, others as given."""
+    least, most = {"csat": (1.0, 5.0), "nps": (0.0, 10.0)}.get(
+        answer.kind, (float(answer.scale_min), float(answer.scale_max))
+    )
+    share = (answer.score - answer.scale_min) / (answer.scale_max - answer.scale_min)
+    return least + share * (most - least)
+
+
+async def on_consent_changed(
+    connection: AsyncConnection, events: Sequence[Event[c.ConsentChanged]], _: datetime
+) -> None:
+    """Keeps the newest state of each purpose and channel."""
+    await connection.exec_driver_sql(
+        facts.INTERACTION,
+        (
+            [e.clinic_id for e in events],
+            [e.topic for e in events],
+            [f"{e.subject}:{e.data.purpose}:{e.data.channel}" for e in events],
+            [e.data.patient_id for e in events],
+            [e.data.state for e in events],
             [e.time for e in events],
             [e.precedence for e in events],
         ),
@@ -203,7 +230,7 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.MessageFailed: _interaction_handler("journey"),
     c.TaskOpened: _interaction_handler("reason"),
     c.TaskClosed: _interaction_handler("outcome"),
-    c.ConsentChanged: _interaction_handler("state"),
+    c.ConsentChanged: on_consent_changed,
     c.ReviewPosted: _interaction_handler("platform"),
     c.ComplaintOpened: _interaction_handler("cause_code"),
     c.ComplaintResolved: _interaction_handler("cause_code"),

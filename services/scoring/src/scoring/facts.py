@@ -9,7 +9,13 @@ circle. Those that change a patient's facts queue the patient for scoring in the
 _QUEUE = """
 INSERT INTO rescore (clinic_id, patient_id)
 SELECT DISTINCT clinic_id, patient_id FROM given WHERE patient_id IS NOT NULL
-ORDER BY clinic_id, patient_id ON CONFLICT DO NOTHING
+"""
+
+# A correction may have moved the fact to another patient: both are scored again.
+_QUEUE_BOTH = """
+INSERT INTO rescore (clinic_id, patient_id)
+SELECT clinic_id, patient_id FROM given
+UNION SELECT clinic_id, patient_id FROM kept WHERE patient_id IS NOT NULL
 """
 
 CLINIC = """
@@ -48,14 +54,18 @@ WITH given AS (
 """
 
 # Erasure is final: whatever comes later or earlier, nothing that identifies is kept again.
-ERASE = """
-INSERT INTO patient AS t (clinic_id, patient_id, erased_at)
-SELECT clinic_id, patient_id, min(at) FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
-  AS given (clinic_id, patient_id, at)
-GROUP BY clinic_id, patient_id ORDER BY clinic_id, patient_id
-ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-  birth_year = NULL, sex = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
-  is_chronic = false, precedence = '', erased_at = least(t.erased_at, excluded.erased_at)
+ERASE = f"""
+WITH given AS (
+  SELECT clinic_id, patient_id, min(at) AS at FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
+    AS t (clinic_id, patient_id, at)
+  GROUP BY clinic_id, patient_id ORDER BY clinic_id, patient_id
+), kept AS (
+  INSERT INTO patient AS t (clinic_id, patient_id, erased_at) SELECT * FROM given
+  ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
+    birth_year = NULL, sex = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
+    is_chronic = false, precedence = '', erased_at = least(t.erased_at, excluded.erased_at)
+)
+{_QUEUE}
 """
 
 FORGET_SCORE = """
@@ -63,7 +73,7 @@ DELETE FROM score USING unnest($1::uuid[], $2::uuid[]) AS given (clinic_id, pati
 WHERE score.clinic_id = given.clinic_id AND score.patient_id = given.patient_id
 """
 
-VISIT = """
+VISIT = f"""
 WITH given AS (
   SELECT DISTINCT ON (clinic_id, visit_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
     $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
@@ -84,11 +94,7 @@ WITH given AS (
   WHERE excluded.precedence > t.precedence
   RETURNING t.clinic_id, old.patient_id
 )
-INSERT INTO rescore (clinic_id, patient_id)
--- A correction may have moved the visit to another patient: both are scored again.
-SELECT clinic_id, patient_id FROM given
-UNION SELECT clinic_id, patient_id FROM kept WHERE patient_id IS NOT NULL
-ORDER BY 1, 2 ON CONFLICT DO NOTHING
+{_QUEUE_BOTH}
 """
 
 SCHEDULE = f"""
@@ -102,9 +108,8 @@ WITH given AS (
                                      service_code, starts_at, schedule_precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
-    patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
-    service_code = excluded.service_code, starts_at = excluded.starts_at,
-    schedule_precedence = excluded.schedule_precedence
+    practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
+    starts_at = excluded.starts_at, schedule_precedence = excluded.schedule_precedence
   WHERE excluded.schedule_precedence > t.schedule_precedence
 )
 {_QUEUE}
@@ -121,11 +126,12 @@ WITH given AS (
                                      status_precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
-    status = excluded.status, status_at = excluded.status_at,
+    patient_id = excluded.patient_id, status = excluded.status, status_at = excluded.status_at,
     status_precedence = excluded.status_precedence
   WHERE excluded.status_precedence > t.status_precedence
+  RETURNING t.clinic_id, old.patient_id
 )
-{_QUEUE}
+{_QUEUE_BOTH}
 """
 
 ANSWER = f"""

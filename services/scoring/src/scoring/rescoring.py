@@ -22,19 +22,13 @@ from revisit_events.outbox import publish
 from scoring.domain import HORIZON_DAYS, MODEL_VERSION, STEP, Assessment, Facts, assess
 
 BATCH = 500
+MARKS = 1000
 SOURCE = "/scoring"
 
 _TAKE_CHANGED = """
-WITH due AS (
-  SELECT clinic_id, patient_id FROM rescore ORDER BY clinic_id, patient_id LIMIT $1
-  FOR UPDATE SKIP LOCKED
-)
-SELECT clinic_id, patient_id, $2::timestamptz AS due_at FROM due
+SELECT clinic_id, patient_id, position FROM rescore ORDER BY position LIMIT $1
 """
-_FORGET_CHANGED = """
-DELETE FROM rescore USING unnest($1::uuid[], $2::uuid[]) AS given (clinic_id, patient_id)
-WHERE rescore.clinic_id = given.clinic_id AND rescore.patient_id = given.patient_id
-"""
+_FORGET_CHANGED = "DELETE FROM rescore WHERE position = ANY ($1::bigint[])"
 _TAKE_AGED = """
 SELECT clinic_id, patient_id, review_at AS due_at FROM score WHERE review_at <= $2
 ORDER BY review_at, clinic_id, patient_id LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -108,57 +102,54 @@ class Judged:
     at: datetime
 
 
-class RescoreChanged:
-    """Scores patients whose facts changed, once no flood of events is being taken in.
+class Rescore:
+    """Scores patients whose facts changed, and those whom time alone has moved.
+
+    One kind of work, under one lock: two scorers at once would tell two changes under one version.
 
     Args:
         database: With the worker's role.
-        feed: Of the consumer.
+        feed: Of the consumer; during a flood of events changes wait until they are taken in.
     """
 
-    name = "rescore_changed"
+    name = "rescore"
 
     def __init__(self, database: Database, feed: FeedStatus) -> None:
         self._database = database
         self._feed = feed
 
     async def run_due(self, clock: Clock) -> int:
-        """Scores a batch; gives how many."""
-        if self._feed.is_flooded:
-            return 0
-        async with self._database.connect() as connection:
-            rows = await connection.exec_driver_sql(_TAKE_CHANGED, (BATCH, clock.now()))
-            due = [(row.clinic_id, row.patient_id, row.due_at) for row in rows]
-            if due:
-                await _name_clinics(connection, due)
-                await connection.exec_driver_sql(
-                    _FORGET_CHANGED, ([one[0] for one in due], [one[1] for one in due])
-                )
-                await rescore(connection, due)
-        return len(due)
+        """Scores a batch; gives how many patients."""
+        done = 0 if self._feed.is_flooded else await self._score_changed(clock)
+        return done or await self._score_aged(clock)
 
     async def next_due_at(self) -> datetime | None:
-        """Gives a moment long past while anybody waits: a change is due at once."""
+        """Gives when the next patient is due; a change is due at once."""
         async with self._database.single() as connection:
-            found = await connection.exec_driver_sql("SELECT EXISTS (SELECT FROM rescore)")
-            waits: bool = found.scalar_one()
-        return datetime.fromisoformat("2000-01-01T00:00:00+00:00") if waits else None
+            found = await connection.exec_driver_sql(
+                "SELECT CASE WHEN EXISTS (SELECT FROM rescore) THEN '2000-01-01Z'::timestamptz "
+                "ELSE (SELECT min(review_at) FROM score) END"
+            )
+            moment: datetime | None = found.scalar()
+        return moment
 
+    async def _score_changed(self, clock: Clock) -> int:
+        async with self._database.connect() as connection:
+            rows = (await connection.exec_driver_sql(_TAKE_CHANGED, (MARKS,))).all()
+            if not rows:
+                return 0
+            # Marks are taken off before facts are read: a mark that comes meanwhile stays.
+            await connection.exec_driver_sql(_FORGET_CHANGED, ([row.position for row in rows],))
+            now = clock.now()
+            due = [
+                (*pair, now) for pair in sorted({(row.clinic_id, row.patient_id) for row in rows})
+            ]
+            await _name_clinics(connection, due)
+            await rescore(connection, due)
+        return len(due)
 
-class RescoreAged:
-    """Scores patients whom time alone has moved to another segment or risk.
-
-    Args:
-        database: With the worker's role.
-    """
-
-    name = "rescore_aged"
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def run_due(self, clock: Clock) -> int:
-        """Scores a batch, each patient as of the day on which it was due; gives how many."""
+    async def _score_aged(self, clock: Clock) -> int:
+        """Scores each patient as of the day on which it was due."""
         async with self._database.connect() as connection:
             rows = await connection.exec_driver_sql(_TAKE_AGED, (BATCH, clock.now()))
             due = [(row.clinic_id, row.patient_id, clock.at(row.due_at)) for row in rows]
@@ -166,13 +157,6 @@ class RescoreAged:
                 await _name_clinics(connection, due)
                 await rescore(connection, due)
         return len(due)
-
-    async def next_due_at(self) -> datetime | None:
-        """Gives when the next patient is due."""
-        async with self._database.single() as connection:
-            found = await connection.exec_driver_sql("SELECT min(review_at) FROM score")
-            moment: datetime | None = found.scalar()
-        return moment
 
 
 async def _name_clinics(
@@ -265,8 +249,8 @@ def _changes(one: Judged) -> list[AnyEvent]:
     version = (row.version or 0) + 1
     events: list[AnyEvent] = []
     for axis, before, after in (
-        ("group", row.segment_group, found.group.value),
-        ("standing", row.segment_standing, found.standing.value),
+        ("life_situation", row.segment_group, found.group.value),
+        ("treatment_state", row.segment_standing, found.standing.value),
     ):
         if before != after:
             data = PatientSegmentChanged.model_validate(
@@ -295,6 +279,7 @@ def _own(row: Any, data: Any, at: datetime, version: int, what: str) -> AnyEvent
         clinic_id=row.clinic_id,
         time=at,
         sequence=version,
-        # The same change is the same event, however often its transaction is tried.
-        id=f"{what}-{row.patient_id}-{version}",
+        # The same change is the same event, however often its transaction is tried; a patient who
+        # was forgotten and came back begins anew at version 1, at another moment.
+        id=f"{what}-{row.patient_id}-{version}-{at.isoformat()}",
     )

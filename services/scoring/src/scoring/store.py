@@ -52,12 +52,12 @@ async def segment_counts(connection: AsyncConnection, clinic_id: UUID) -> dict[s
         (clinic_id,),
     )
     counts: dict[str, dict[str, int]] = {
-        "group": {segment.value: 0 for segment in domain.Group},
-        "standing": {segment.value: 0 for segment in domain.Standing},
+        "life_situation": {segment.value: 0 for segment in domain.Group},
+        "treatment_state": {segment.value: 0 for segment in domain.Standing},
     }
     for row in rows:
-        counts["group"][row.segment_group] += row.n
-        counts["standing"][row.segment_standing] += row.n
+        counts["life_situation"][row.segment_group] += row.n
+        counts["treatment_state"][row.segment_standing] += row.n
     return counts
 
 
@@ -229,15 +229,27 @@ async def set_target(
     definition: str,
     now: datetime,
 ) -> int:
-    """Adds a version of a target; gives its number. Earlier versions stay."""
-    found = await connection.exec_driver_sql(
-        "INSERT INTO target (clinic_id, kpi, profile, version, value, direction, definition, set_at) "
-        "SELECT $1, $2, $3, coalesce(max(version), 0) + 1, $4, $5, $6, $7 FROM target "
-        "WHERE clinic_id = $1 AND kpi = $2 AND profile = $3 RETURNING version",
-        (clinic_id, kpi, profile, value, direction, definition, now),
+    """Adds a version of a target unless it says the same as the newest; gives the number that stands."""
+    await connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (f"{clinic_id} {kpi} {profile}",)
     )
-    version: int = found.scalar_one()
-    return version
+    newest = (
+        await connection.exec_driver_sql(
+            "SELECT * FROM target WHERE clinic_id = $1 AND kpi = $2 AND profile = $3 "
+            "ORDER BY version DESC LIMIT 1",
+            (clinic_id, kpi, profile),
+        )
+    ).first()
+    said = (value, direction, definition)
+    if newest is not None and (newest.value, newest.direction, newest.definition) == said:
+        return int(newest.version)
+    version = 1 if newest is None else newest.version + 1
+    await connection.exec_driver_sql(
+        "INSERT INTO target (clinic_id, kpi, profile, version, value, direction, definition, set_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        (clinic_id, kpi, profile, version, *said, now),
+    )
+    return int(version)
 
 
 async def targets(connection: AsyncConnection, clinic_id: UUID) -> Sequence[Any]:

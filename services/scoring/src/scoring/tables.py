@@ -121,8 +121,10 @@ rescore = sa.Table(
     "rescore",
     METADATA,
     sa.Column("clinic_id", pg.UUID, primary_key=True),
-    sa.Column("patient_id", pg.UUID, primary_key=True),
-    comment="Patients whose facts changed.",
+    sa.Column("position", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("patient_id", pg.UUID, nullable=False),
+    sa.Index("rescore_position_idx", "position"),
+    comment="Patients whose facts changed; append-only, so that a mark is never lost in another one.",
 )
 
 score = sa.Table(
@@ -163,7 +165,6 @@ target = sa.Table(
 
 PROJECTIONS = (
     "rescore",
-    "score",
     "rhythm_due",
     "service_rhythm",
     "interaction_fact",
@@ -173,4 +174,5 @@ PROJECTIONS = (
     "patient",
     "clinic",
 )
-"""What a rebuild makes again from the event log."""
+"""What a rebuild makes again from the event log. Scores follow from the facts: they keep their versions,
+so that what was told of them is never told again under the same id."""

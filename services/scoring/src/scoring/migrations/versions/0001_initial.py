@@ -42,7 +42,10 @@ CREATE TABLE service_rhythm (
   clinic_id uuid, service_code text, interval_days double precision NOT NULL, gaps integer NOT NULL,
   PRIMARY KEY (clinic_id, service_code));
 CREATE TABLE rhythm_due (clinic_id uuid PRIMARY KEY, due_at timestamptz NOT NULL);
-CREATE TABLE rescore (clinic_id uuid, patient_id uuid, PRIMARY KEY (clinic_id, patient_id));
+CREATE TABLE rescore (
+  clinic_id uuid, position bigint GENERATED ALWAYS AS IDENTITY, patient_id uuid NOT NULL,
+  PRIMARY KEY (clinic_id, position));
+CREATE INDEX rescore_position_idx ON rescore (position);
 CREATE TABLE score (
   clinic_id uuid, patient_id uuid, visits integer NOT NULL, first_visit_at timestamptz NOT NULL,
   last_visit_at timestamptz NOT NULL, charged_minor bigint NOT NULL, segment_group text NOT NULL,
@@ -78,5 +81,5 @@ def upgrade() -> None:
         protect(op, table, roles)
     # The scorer sees in all clinics who is to be scored, and names those clinics before the rest.
     protect(op, "score", roles, worker="due")
-    protect(op, "rescore", roles, worker="due")
+    protect(op, "rescore", roles, worker=True)
     protect(op, "rhythm_due", roles, worker="due")
