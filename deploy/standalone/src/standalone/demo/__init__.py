@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from standalone.postgres import free_port, port_is_free
 CLINIC_ID = UUID("5b7d3f0e-1c55-4b5e-9a43-2f6f0f3d8c11")
 DEFAULT_PORT = 8080
 START_TIMEOUT_SECONDS = 120
+PROVIDERS = frozenset({"ENGAGEMENT_SMTP_URL", "ENGAGEMENT_SMS_URL"})
 SAMPLE = {
     "name": "Клиника на Речной",
     "time_zone": "Europe/Moscow",
@@ -110,7 +112,7 @@ def _plan(options: argparse.Namespace, timeline: Timeline) -> tuple[Plan, dateti
     if options.data:
         first, _ = timeline.span()
         start = first.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-        clinic, answers, confirms = FILE, 0.05, 0.0
+        clinic, answers, confirms = FILE, 0.0, 0.0
     else:
         start = FIRST_DAY.astimezone(UTC)
         clinic, answers, confirms = SAMPLE, 0.26, 0.4
@@ -142,6 +144,8 @@ def _start(stack: ExitStack, options: argparse.Namespace, scratch: Path, start: 
         stdout=log,
         stderr=log,
         start_new_session=True,
+        # The demo reads what patients receive: nothing of it may go to a real provider.
+        env={name: value for name, value in os.environ.items() if name not in PROVIDERS},
     )
     stack.callback(_stop, process)
     deadline = time.monotonic() + START_TIMEOUT_SECONDS

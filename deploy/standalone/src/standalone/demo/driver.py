@@ -27,6 +27,7 @@ CHUNK = timedelta(hours=6)
 AFTERMATH = timedelta(days=4)
 """Follow-ups of the last day are due up to three days later."""
 SURVEY_LINK = re.compile(r"/feedback/s/[\w-]+")
+LINK = re.compile(r"https?://\S+")
 CONFIRM_LINK = re.compile(r"/booking/a/[\w-]+")
 
 
@@ -194,16 +195,18 @@ class Driver:
         async with asyncio.TaskGroup() as group:
             for message in self._mail.fresh():
                 text = message["text"]
+                # Whoever gets the same message decides the same, whatever the order of arrival.
+                mood = Random(f"{message['to']} {LINK.sub('', text)}")  # noqa: S311
                 if (survey := SURVEY_LINK.search(text)) is not None:
-                    if self._random.random() < self._plan.answer_share:
-                        group.create_task(self._answer(survey.group(0)))
+                    if mood.random() < self._plan.answer_share:
+                        group.create_task(self._answer(survey.group(0), mood))
                 elif (confirm := CONFIRM_LINK.search(text)) is not None:
-                    if self._random.random() < self._plan.confirm_share:
+                    if mood.random() < self._plan.confirm_share:
                         group.create_task(self._follow(confirm.group(0), b""))
 
-    async def _answer(self, path: str) -> None:
-        csat = self._random.choices((5, 4, 3, 2, 1), (0.55, 0.27, 0.09, 0.05, 0.04))[0]
-        nps = min(10, max(0, round(self._random.gauss(1.9 * csat, 1.2))))
+    async def _answer(self, path: str, mood: Random) -> None:
+        csat = mood.choices((5, 4, 3, 2, 1), (0.55, 0.27, 0.09, 0.05, 0.04))[0]
+        nps = min(10, max(0, round(mood.gauss(1.9 * csat, 1.2))))
         await self._follow(path, f"csat={csat}&nps={nps}&comment=".encode())
         self.tally.answers += 1
 

@@ -16,7 +16,8 @@ from uuid import UUID
 from revisit_chassis.identifiers import canonical_id
 
 SOURCE = "//mis.example/demo-clinic"
-GRACE = timedelta(minutes=30)
+MISSED_AFTER = timedelta(minutes=20)
+"""The clinic's own software marks a no-show this long after the planned end, before the platform would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Appointment:
             data = {"by": "patient", "reason_code": "plans_changed", "late": late}
             yield self._event("cancelled", self.cancelled_at, data)
         elif self.end == "no_show":
-            at = self.starts_at + timedelta(minutes=self.minutes) + GRACE
-            data = {"marked_by": "system", "grace_minutes": 30, "definition_version": "1"}
+            at = self.starts_at + timedelta(minutes=self.minutes) + MISSED_AFTER
+            data = {"marked_by": "system", "grace_minutes": 20, "definition_version": "1"}
             yield self._event("no_show", at, data)
         elif self.end == "completed":
             yield self._visit()

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from revisit_events.catalog import TOPICS, current_type
+
 from standalone.demo.client import Client
 from standalone.demo.happenings import Timeline
 
@@ -29,7 +31,7 @@ class Report:
     at_risk: list[dict[str, Any]]
     kpis: dict[str, Any] = field(default_factory=dict)
     answers: int = 0
-    pointless_reminders: int = 0
+    reminders_for_past_or_cancelled: int = 0
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Reader:
             ],
             kpis={name: {"value": item["value"], "n": item["n"]} for name, item in kpis.items()},
             answers=answers,
-            pointless_reminders=await self._pointless_reminders(timeline),
+            reminders_for_past_or_cancelled=await self._pointless_reminders(timeline),
         )
 
     async def _events(self) -> dict[str, int]:
@@ -98,7 +100,7 @@ class Reader:
         counts: Counter[str] = Counter()
         for line in answer.body.decode().splitlines():
             if (found := SENT.match(line)) is not None:
-                counts[found["topic"]] += int(float(found["count"]))
+                counts[_type_of(found["topic"])] += int(float(found["count"]))
         return dict(sorted(counts.items()))
 
     async def _tasks(self) -> dict[str, Any]:
@@ -132,6 +134,10 @@ class Reader:
         return answer.json()
 
 
+def _type_of(topic: str) -> str:
+    return current_type(topic) if topic in TOPICS else topic
+
+
 def as_text(report: Report) -> str:
     """Gives the report in the words of a clinic's owner."""
     messages = sum(report.messages.values())
@@ -146,7 +152,7 @@ def as_text(report: Report) -> str:
         f"  Follow-ups sent          {report.messages.get('follow-up', 0):>8,}"
         f"   answered {report.answers:,}",
         f"  Reminders sent           {report.messages.get('reminder', 0):>8,}"
-        f"   for a past, cancelled or missed appointment {report.pointless_reminders:,}",
+        f"   for a past, cancelled or missed appointment {report.reminders_for_past_or_cancelled:,}",
         f"  Messages in all          {messages:>8,}",
         "",
         f"  Open contact tasks       {report.tasks['open']:>8,}",

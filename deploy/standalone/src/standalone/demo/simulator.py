@@ -22,13 +22,13 @@ PATIENTS = 2000
 
 # Share of appointments by lead time in days, and the share of those not kept.
 LEADS: tuple[tuple[tuple[int, int], float, float], ...] = (
-    ((0, 0), 0.22, 0.018),
-    ((1, 1), 0.12, 0.040),
-    ((2, 7), 0.28, 0.059),
-    ((8, 14), 0.18, 0.076),
-    ((15, 21), 0.10, 0.084),
-    ((22, 28), 0.06, 0.088),
-    ((29, 45), 0.04, 0.109),
+    ((0, 0), 0.462, 0.018),
+    ((1, 1), 0.091, 0.040),
+    ((2, 7), 0.207, 0.059),
+    ((8, 14), 0.117, 0.076),
+    ((15, 21), 0.058, 0.084),
+    ((22, 28), 0.034, 0.088),
+    ((29, 45), 0.031, 0.109),
 )
 CANCELLED_SHARE = 0.08
 MEDIAN_GAP_DAYS = 28.0
@@ -121,10 +121,10 @@ def _appointment(
     service, kind, minutes, price = random.choice(specialty.services)
     (least, most), _, missed_share = random.choices(LEADS, [share for _, share, _ in LEADS])[0]
     lead = random.randint(least, most)
+    # What was booked before the sample begins is told all the same: it is history by then.
     booked_at = starts_at - timedelta(days=lead, minutes=random.randint(30, 180))
-    # What was booked before the sample begins is known from its first morning on.
-    booked_at = max(booked_at, FIRST_DAY + timedelta(minutes=random.randint(1, 400)))
-    booked_at = min(booked_at, starts_at - timedelta(minutes=20))
+    if lead == 0:
+        booked_at = max(booked_at, starts_at.replace(hour=8, minute=0))
     end, cancelled_at = "completed", None
     if random.random() < missed_share:
         end = "no_show"
@@ -149,7 +149,7 @@ def _appointment(
         outcome=outcome,
         channel=random.choices(("call_centre", "online", "walk_in"), (0.6, 0.35, 0.05))[0],
         cancelled_at=cancelled_at,
-        wait_minutes=min(90, int(random.expovariate(1 / 11))),
+        wait_minutes=min(30, int(random.expovariate(1 / 11))),
         charged_minor=price,
         cost_minor=price * 2 // 5,
         referral=referral,

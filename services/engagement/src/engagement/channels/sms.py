@@ -4,6 +4,7 @@ Each call carries the message id as `Idempotency-Key`: whatever happened to an e
 again with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`.
 """
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,6 +38,8 @@ class SmsChannel:
         self._url = url
         self._sender = sender
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        # The pool's own queue is searched at every answer: a hundred waiting calls cost five times one.
+        self._places = asyncio.Semaphore(connections)
         self._client = httpx.AsyncClient(timeout=timeout_seconds, limits=limits, trust_env=False)
 
     async def send(self, outgoing: Outgoing) -> SendResult:
@@ -51,11 +54,12 @@ class SmsChannel:
             "sender": self._sender,
         }
         try:
-            answer = await self._client.post(
-                self._url,
-                content=json.dumps(body, ensure_ascii=False).encode(),
-                headers={"Content-Type": "application/json", "Idempotency-Key": key},
-            )
+            async with self._places:
+                answer = await self._client.post(
+                    self._url,
+                    content=json.dumps(body, ensure_ascii=False).encode(),
+                    headers={"Content-Type": "application/json", "Idempotency-Key": key},
+                )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return SendResult(Outcome.RETRY, "sms_unavailable")
         except httpx.HTTPError:
