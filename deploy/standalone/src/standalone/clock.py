@@ -15,7 +15,7 @@ from pathlib import Path
 
 from revisit_chassis.clock import SimulatedClock
 
-STEP = timedelta(hours=6)
+STEP = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)

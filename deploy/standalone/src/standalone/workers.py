@@ -101,23 +101,21 @@ class Workers:
             await asyncio.sleep(SETTLE_POLL_SECONDS)
 
     async def _is_settled(self) -> bool:
+        """Asks the cheap questions first: most of a wait is spent on those that need no statement."""
         async with self._recycling:
-            for worker in self.workers.values():
+            workers = self.workers.values()
+            if any(worker.activity.running for worker in workers) or not self._all_applied():
+                return False
+            for worker in workers:
+                if not await worker.has_sent_all():
+                    return False
+            if not self._all_applied():
+                return False
+            for worker in workers:
                 if await worker.has_due_work():
                     self._wake()
                     return False
-            return await self._has_drained()
-
-    async def _has_drained(self) -> bool:
-        acknowledged: dict[tuple[str, int], int] = {}
-        for worker in self.workers.values():
-            if not await worker.has_sent_all():
-                return False
-        for worker in self.workers.values():
-            for relay in worker.relays:
-                for at, offset in relay.acknowledged.items():
-                    acknowledged[at] = max(offset, acknowledged.get(at, -1))
-        return all(worker.has_applied(acknowledged) for worker in self.workers.values())
+            return True
 
     def _activity(self) -> int:
         return sum(
@@ -185,5 +183,6 @@ class Workers:
         acknowledged: dict[tuple[str, int], int] = {}
         for worker in self.workers.values():
             for relay in worker.relays:
-                acknowledged |= relay.acknowledged
+                for at, offset in relay.acknowledged.items():
+                    acknowledged[at] = max(offset, acknowledged.get(at, -1))
         return all(worker.has_applied(acknowledged) for worker in self.workers.values())

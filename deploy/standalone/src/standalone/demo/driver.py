@@ -23,7 +23,7 @@ from standalone.demo.progress import Progress
 BATCH = 200
 BATCH_TYPE = "application/cloudevents-batch+json"
 FORM_TYPE = "application/x-www-form-urlencoded"
-CHUNK = timedelta(hours=6)
+CHUNK = timedelta(hours=12)
 AFTERMATH = timedelta(days=4)
 """Follow-ups of the last day are due up to three days later."""
 SURVEY_LINK = re.compile(r"/feedback/s/[\w-]+")
