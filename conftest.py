@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from standalone.broker import EmbeddedBroker
 from standalone.cluster import Cluster
 from standalone.postgres import Tuning

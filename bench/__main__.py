@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def main() -> int:
     started = time.monotonic()
     with Rig() as rig:
         for name in arguments.only or MEASUREMENTS:
-            bench = Bench(rig, size, lambda text, name=name: _progress(started, name, text))
+            bench = Bench(rig, size, partial(_progress, started, name))
             figures[name] = MEASUREMENTS[name](bench)
             _print_row(name, figures[name])
     if arguments.json is not None:

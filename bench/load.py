@@ -62,7 +62,10 @@ def visit_posts(
     posts = []
     for start in range(0, events, batch):
         clinic_id = of[(start // batch) % len(of)]
-        bodies = [_visit(clinic_id, f"{run}-{number}", number, patients) for number in range(start, start + batch)]
+        bodies = [
+            _visit(clinic_id, f"{run}-{number}", number, patients)
+            for number in range(start, start + batch)
+        ]
         payload: object = bodies if batch > 1 else bodies[0]
         posts.append(
             Post(
@@ -129,7 +132,11 @@ async def post_all(
 
 
 async def post_steadily(
-    port: int, path: str, posts: Sequence[Post], tokens: dict[uuid.UUID, str], posts_per_second: float
+    port: int,
+    path: str,
+    posts: Sequence[Post],
+    tokens: dict[uuid.UUID, str],
+    posts_per_second: float,
 ) -> Outcome:
     """Posts at a fixed rate whatever the answers take (an open loop)."""
     outcome = Outcome()

@@ -5,14 +5,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import asyncpg
-from standalone.cluster import ServiceDatabase
-from standalone.postgres import free_port
 
 from bench.load import Outcome, Post, clinics, post_all, post_steadily, visit_posts
 from bench.rig import SERVICES, TOPIC, Process, Rig, wait_for_count, wait_for_port
+from standalone.cluster import ServiceDatabase
+from standalone.postgres import free_port
 
 PATH = "/v1/events"
 CONSUMERS = ("engagement", "feedback", "scoring")
@@ -244,9 +245,7 @@ class Bench:
 
     def _steady(self, port: int, urls: list[str], posts: list[Post]) -> dict[str, float]:
         async def run() -> dict[str, float]:
-            outcome = await post_steadily(
-                port, PATH, posts, self.tokens, self.size.rate_per_second
-            )
+            outcome = await post_steadily(port, PATH, posts, self.tokens, self.size.rate_per_second)
             if outcome.refused:
                 raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
             last: dict[str, float] = {}
@@ -303,7 +302,9 @@ class Bench:
                 self._settle(port, url, "inbox")
             idle = {name: process.memory_mib() for name, process in sorted(processes.items())}
             self.progress("saturation")
-            self._drive(port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls])
+            self._drive(
+                port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls]
+            )
             saturated = {name: process.memory_mib() for name, process in sorted(processes.items())}
         self.progress(f"standalone, {self.size.memory_events:,} events")
         whole = standalone_memory(self)
@@ -332,14 +333,14 @@ def standalone_memory(bench: Bench) -> float:
 async def _count(url: str, table: str) -> int:
     connection = await asyncpg.connect(url)
     try:
-        rows: int = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608
+        rows: int = await connection.fetchval(f"SELECT count(*) FROM {table}")
         return rows
     finally:
         await connection.close()
 
 
 async def _wait_until_empty(url: str, table: str) -> None:
-    while await _count(url, table):
+    while await _count(url, table):  # noqa: ASYNC110
         await asyncio.sleep(0.2)
 
 
@@ -347,12 +348,13 @@ async def _drain_rate(url: str, events: int) -> float:
     """Events a second between the first and the last effect, so that the group's join is outside."""
     connection = await asyncpg.connect(url)
     try:
-        while not (first := await connection.fetchval("SELECT count(*) FROM inbox")):
+        while not (first := await connection.fetchval("SELECT count(*) FROM inbox")):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         started = time.perf_counter()
     finally:
         await connection.close()
-    return (events - first) / (await wait_for_count(url, "inbox", events) - started)
+    ended = await wait_for_count(url, "inbox", events)
+    return float((events - first) / (ended - started))
 
 
 async def _commits(url: str, events: int) -> dict[str, float]:
@@ -374,7 +376,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "pipeline": Bench.pipeline,
     "pipeline_all": Bench.pipeline_all,
     **{
-        f"consumer_{service}": (lambda bench, service=service: bench.consumer(service))
+        f"consumer_{service}": partial(Bench.consumer, service=service)
         for service in SERVICES
         if service != "booking"
     },

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+
 from booking.roles import scopes_of
 from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
@@ -80,7 +81,9 @@ class Rig:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="revisit-bench-")
         self.folder = Path(self._folder.name)
-        self.cluster = Cluster(self.folder / "postgres", Tuning(max_connections=300, commit_times=True))
+        self.cluster = Cluster(
+            self.folder / "postgres", Tuning(max_connections=300, commit_times=True)
+        )
         self._started: list[Process] = []
         self._numbers = iter(range(1_000_000))
         self.signing_key = self.folder / "signing-key.pem"
@@ -222,7 +225,7 @@ def wait_for_url(url: str) -> None:
     """Waits until a page answers 200."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):  # noqa: SIM117
             with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  (loopback)
                 if answer.status == 200:
                     return
@@ -254,7 +257,7 @@ async def wait_for_count(url: str, table: str, count: int, timeout_seconds: floa
     deadline = time.perf_counter() + timeout_seconds
     try:
         while True:
-            rows = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608
+            rows = await connection.fetchval(f"SELECT count(*) FROM {table}")
             now = time.perf_counter()
             if rows >= count:
                 return now

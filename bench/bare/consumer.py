@@ -29,7 +29,7 @@ WITH input AS (
 INSERT INTO follow_up
 SELECT clinic_id, event_id, patient_id, completed_at + interval '1 day'
 FROM input JOIN fresh USING (clinic_id, event_id) ON CONFLICT DO NOTHING
-"""
+"""  # noqa: E501
 
 
 class Visit(msgspec.Struct):

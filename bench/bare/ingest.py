@@ -1,4 +1,4 @@
-"""Bare ingest: Starlette, msgspec, asyncpg, one statement a request. `python -m bench.bare.ingest PORT URL`."""
+"""Bare ingest: Starlette, msgspec, asyncpg, one statement a request. `python -m bench.bare.ingest PORT URL`."""  # noqa: E501
 
 import sys
 from datetime import datetime

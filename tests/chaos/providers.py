@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from email.policy import default as mail_policy
 from typing import Any
 
-from aiosmtpd.controller import UnthreadedController
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
@@ -45,14 +44,14 @@ class Providers:
         self.requests: list[Delivered] = []
         self.sms: dict[str, Delivered] = {}
         self.misbehaviour = Misbehaviour()
-        self._smtp: UnthreadedController | None = None
+        self._smtp: asyncio.Server | None = None
         self._gateway: asyncio.Server | None = None
 
     @property
     def smtp_url(self) -> str:
         """Value for ENGAGEMENT_SMTP_URL."""
-        assert self._smtp is not None and self._smtp.server is not None
-        return f"smtp://127.0.0.1:{self._smtp.server.sockets[0].getsockname()[1]}"
+        assert isinstance(self._smtp, asyncio.Server)
+        return f"smtp://127.0.0.1:{self._smtp.sockets[0].getsockname()[1]}"
 
     @property
     def sms_url(self) -> str:
@@ -63,15 +62,16 @@ class Providers:
     async def start(self) -> None:
         """Listens."""
         loop = asyncio.get_running_loop()
-        self._smtp = UnthreadedController(self, hostname="127.0.0.1", port=0, loop=loop)
-        self._smtp.server = await loop.create_server(self._smtp.factory, "127.0.0.1", 0)
+        self._smtp = await loop.create_server(
+            lambda: SMTP(self, enable_SMTPUTF8=True), "127.0.0.1", 0
+        )
         self._gateway = await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def stop(self) -> None:
         """Stops listening."""
-        assert self._smtp is not None and self._smtp.server is not None
+        assert self._smtp is not None
         assert self._gateway is not None
-        self._smtp.server.close()
+        self._smtp.close()
         self._gateway.close()
 
     def delivered(self) -> list[Delivered]:
@@ -84,7 +84,10 @@ class Providers:
         return {to: count for (to, _), count in seen.items() if count > 1}
 
     async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
-        self, server: SMTP, session: Session, envelope: Envelope
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,  # noqa: ARG002
     ) -> str:
         content = envelope.content
         assert isinstance(content, bytes)

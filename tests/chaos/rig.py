@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+from bench.rig import Process, wait_for_url
+
 from booking.roles import scopes_of
 from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
@@ -20,8 +22,6 @@ from revisit_events.topics import create_topics
 from standalone.broker import EmbeddedBroker
 from standalone.cluster import Cluster, ServiceDatabase
 from standalone.postgres import Tuning, free_port
-
-from bench.rig import Process, wait_for_url
 from tests.chaos.ledger import Clinic
 from tests.chaos.providers import Providers
 
@@ -60,7 +60,9 @@ class Platform:
         self.providers = Providers()
         self.processes: dict[str, Process] = {}
         self.databases: dict[str, ServiceDatabase] = {}
-        self.ports = {f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")}
+        self.ports = {
+            f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")
+        }
         self._signing_key = folder / "signing-key.pem"
         self._keyring = folder / "keyring.json"
         self._jwks = folder / "jwks.json"
@@ -102,7 +104,9 @@ class Platform:
         environment = self._environment(service) | {
             "FAILPOINT": failpoint,
             "MUTANT": mutant,
-            f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(self.ports[name]),
+            f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(
+                self.ports[name]
+            ),
         }
         if name in self.processes and self.processes[name].running.poll() is None:
             self.processes[name].stop()

@@ -42,7 +42,7 @@ def test_process_runs_read_only_without_capabilities_and_with_a_health_check(
 @pytest.mark.parametrize("name", PROCESSES)
 def test_process_waits_for_its_migration(compose: dict[str, Any], name: str) -> None:
     waits = compose["services"][name]["depends_on"]
-    migration = f"{name.split('-')[0]}-migrate"
+    migration = f"{name.split('-', maxsplit=1)[0]}-migrate"
     assert waits[migration] == {"condition": "service_completed_successfully"}
 
 

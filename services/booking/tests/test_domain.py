@@ -1,10 +1,16 @@
 """The life cycle and its rules, without a database."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from booking.domain.appointment import (
     Appointment,
     CancelledBy,
@@ -15,8 +21,8 @@ from booking.domain.appointment import (
     cancel,
     complete,
     confirm,
-    missed_at,
     miss,
+    missed_at,
     no_show_due_at,
     reschedule,
     start,
@@ -31,9 +37,6 @@ from booking.domain.visit import (
     visit_of,
     waiting_time,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 MORNING = datetime(2026, 1, 12, 9, tzinfo=UTC)
 START = datetime(2026, 1, 15, 12, 30, tzinfo=UTC)
@@ -54,7 +57,7 @@ LEGAL = {
     Status.COMPLETED: set(),
     Status.CANCELLED: set(),
 }
-COMMANDS = {
+COMMANDS: dict[str, Callable[[Appointment, datetime], Any]] = {
     "confirm": confirm,
     "cancel": lambda a, now: cancel(a, CancelledBy.PATIENT, "illness", now),
     "reschedule": lambda a, now: reschedule(a, now + timedelta(days=1), None, now),

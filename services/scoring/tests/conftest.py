@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+
 from revisit_chassis.db import Database
 from standalone.cluster import Cluster, ServiceDatabase
 

@@ -5,17 +5,19 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import testing
+from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
+from revisit_events.consumer import FeedStatus, handle
 from revisit_events.envelope import AnyEvent
 from revisit_events.inbox import Months, claim
 from revisit_events.rebuild import rebuild
 from scoring import store
 from scoring.consumers import HANDLERS
-from scoring.rescoring import rescore
+from scoring.rescoring import Rescore, rescore
 from scoring.tables import PROJECTIONS
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -39,7 +41,8 @@ async def state(database: Database, clinic_id: uuid.UUID) -> dict[str, Any]:
                 f"SELECT to_jsonb(t) - 'clinic_id' FROM \"{table}\" t"
             )
             found[table] = sorted(
-                str({k: v for k, v in row[0].items() if k not in {"version"}}) for row in rows
+                str({k: v for k, v in row[0].items() if k not in {"version"}})
+                for row in rows  # noqa: FURB171
             )
         figures = await store.key_figures(
             connection, clinic_id, NOW - 900 * DAY, NOW + DAY, None, NOW
@@ -51,7 +54,7 @@ async def state(database: Database, clinic_id: uuid.UUID) -> dict[str, Any]:
 def life(clinic_id: uuid.UUID) -> list[AnyEvent]:
     """A patient's events, corrections and contradictions included."""
     kept, missed, visit = uuid.UUID(int=1), uuid.UUID(int=2), uuid.UUID(int=3)
-    common = {"clinic_id": clinic_id, "patient_id": PATIENT}
+    common: dict[str, Any] = {"clinic_id": clinic_id, "patient_id": PATIENT}
     start = NOW - 200 * DAY
     return [
         testing.patient_registered(time=start, birth_year=1950, **common),
@@ -162,7 +165,7 @@ async def test_rebuild_from_the_event_log_reproduces_every_figure(
 async def test_no_show_rate_counts_completed_and_missed_only(
     database: Database, clinic_id: uuid.UUID
 ) -> None:
-    common = {"clinic_id": clinic_id, "time": NOW - DAY}
+    common: dict[str, Any] = {"clinic_id": clinic_id, "time": NOW - DAY}
     appointments = [uuid.uuid4() for _ in range(4)]
     await apply(
         database,
@@ -184,10 +187,6 @@ async def test_no_show_rate_counts_completed_and_missed_only(
 async def test_rescoring_works_off_the_queue_once(
     database: Database, worker_database: Database, clinic_id: uuid.UUID
 ) -> None:
-    from revisit_events.broker import BrokerWatch, KafkaSettings
-    from revisit_events.consumer import FeedStatus
-    from scoring.rescoring import Rescore
-
     await apply(database, life(clinic_id))
     work = Rescore(worker_database, FeedStatus(BrokerWatch(KafkaSettings("127.0.0.1:1"))))
     clock = SimulatedClock(NOW)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+
 from revisit_chassis.migrate import upgrade
 from revisit_chassis.tenancy import Roles
-
 from standalone.postgres import EmbeddedPostgres, Tuning
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database
 from revisit_chassis.health import Check
 from revisit_chassis.http import ChassisState, create_service_app, require
 from revisit_chassis.tokens import Verifier
-
 from standalone.clock import ClockDriver
 
 LONGEST_ADVANCE = timedelta(days=366)

@@ -16,6 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
 import booking.app
 import booking.settings
 import engagement.app
@@ -24,9 +28,6 @@ import feedback.app
 import feedback.settings
 import scoring.app
 import scoring.settings
-import uvicorn
-import uvloop
-from fastapi import FastAPI
 from revisit_chassis.clock import Clock, SimulatedClock, SystemClock
 from revisit_chassis.db import Database
 from revisit_chassis.health import QuietServer
@@ -34,7 +35,6 @@ from revisit_chassis.logs import configure_logging
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Denylist, Verifier
 from revisit_events.worker import Worker
-
 from standalone.broker import EmbeddedBroker, new_cluster_id
 from standalone.catchers import CatcherProcess
 from standalone.clock import ClockDriver, ClockFile

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
+
 from revisit_events.relay import accept_cluster
 from revisit_events.topics import create_topics
 from revisit_events.worker import Worker
-
 from standalone.broker import EmbeddedBroker, new_cluster_id
 
 SETTLE_POLL_SECONDS = 0.01

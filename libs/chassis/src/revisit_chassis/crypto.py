@@ -18,7 +18,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 
 
-class UnreadableCiphertext(ValueError):  # noqa: N818
+class UnreadableCiphertext(ValueError):
     """The key is unknown, or the text was changed or belongs to another record."""
 
 

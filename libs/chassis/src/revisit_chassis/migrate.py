@@ -40,7 +40,7 @@ def upgrade(package: str, owner_url: str, roles: Roles) -> None:
     _with_connection(owner_url, run)
 
 
-def current_revision(package: str, owner_url: str) -> str | None:
+def current_revision(package: str, owner_url: str) -> str | None:  # noqa: ARG001
     """Gives the revision that a database is at; none when it is empty.
 
     Args:

@@ -44,7 +44,7 @@ class FieldError:
     detail: str
 
 
-class Problem(Exception):  # noqa: N818  (the standard's word)
+class Problem(Exception):
     """An error that a caller is told about.
 
     Args:

@@ -80,7 +80,7 @@ async def _run(
     while not stop.is_set():
         try:
             await _lead(kind, clock, database, poll_seconds, stop, activity)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             failures += 1
             log.warning(
                 "schedule.failed",

@@ -44,7 +44,8 @@ class ServiceSettings(BaseSettings):
     """Port of the worker's health page; none when 0."""
     kafka_bootstrap_servers: str = Field("", validation_alias=shared("KAFKA_BOOTSTRAP_SERVERS"))
     kafka_enable_idempotence: bool = Field(
-        True, validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE")
+        True,
+        validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE"),  # noqa: FBT003
     )
     kafka_topic_partitions: int = Field(12, validation_alias=shared("KAFKA_TOPIC_PARTITIONS"))
     kafka_fetch_max_wait_ms: int = Field(500, validation_alias=shared("KAFKA_FETCH_MAX_WAIT_MS"))
@@ -58,7 +59,7 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         "json", validation_alias=shared("REVISIT_LOG_FORMAT")
     )
-    tracing: bool = Field(False, validation_alias=shared("REVISIT_TRACING"))
+    tracing: bool = Field(False, validation_alias=shared("REVISIT_TRACING"))  # noqa: FBT003
 
     @model_validator(mode="after")
     def _refuse_unknown_variables(self) -> Self:

@@ -86,7 +86,7 @@ def link_lookup(op: Operations, table: str, roles: Roles) -> None:
         CREATE FUNCTION clinic_of_link(hash text) RETURNS uuid
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
         AS $$ SELECT clinic_id FROM "{table}" WHERE token_hash = hash $$
-        """
+        """  # noqa: S608
     )
     op.execute("REVOKE ALL ON FUNCTION clinic_of_link(text) FROM PUBLIC")
     op.execute(f'GRANT EXECUTE ON FUNCTION clinic_of_link(text) TO "{roles.app}"')

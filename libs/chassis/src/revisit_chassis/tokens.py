@@ -28,7 +28,7 @@ REFRESH_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-class InvalidToken(ValueError):  # noqa: N818
+class InvalidToken(ValueError):
     """The token is malformed, expired, revoked or not signed by a known key."""
 
 

@@ -49,7 +49,7 @@ Handlers = Mapping[type[EventData], Handler[Any]]
 log = structlog.get_logger()
 
 
-class Tripped(RuntimeError):  # noqa: N818
+class Tripped(RuntimeError):
     """So many messages are bad that the fault is likely ours: the consumer stopped."""
 
 

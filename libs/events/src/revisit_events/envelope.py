@@ -19,7 +19,7 @@ PLATFORM = UUID(int=0)
 """The `clinicid` of events that belong to no clinic, such as the revocation of a platform token."""
 
 
-class InvalidEvent(ValueError):  # noqa: N818  # a state of the message, as in "InvalidEvent: ..."
+class InvalidEvent(ValueError):  # a state of the message, as in "InvalidEvent: ..."
     """A message is no valid event.
 
     The text never repeats values of the message: they may be personal data.

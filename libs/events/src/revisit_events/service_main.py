@@ -23,7 +23,7 @@ from revisit_events.consumer import Handlers
 from revisit_events.worker import Worker
 
 S = TypeVar("S", bound=ServiceSettings)
-Extend = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]
+Extend = Callable[["argparse._SubParsersAction[argparse.ArgumentParser]"], None]  # noqa: SLF001
 Extra = Callable[[argparse.Namespace, ServiceSettings], int]
 
 

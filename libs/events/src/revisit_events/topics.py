@@ -10,7 +10,7 @@ from revisit_events.catalog import TOPICS
 SERVICES = ("booking", "engagement", "feedback", "scoring")
 
 
-class WrongTopic(RuntimeError):  # noqa: N818
+class WrongTopic(RuntimeError):
     """A topic has another number of partitions than configured; keys would be reordered."""
 
 

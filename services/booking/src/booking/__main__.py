@@ -1,4 +1,4 @@
-"""Commands of booking: `python -m booking api | worker | migrate | dlq | outbox | rebuild | token | revoke`."""
+"""Commands of booking: `python -m booking api | worker | migrate | dlq | outbox | rebuild | token | revoke`."""  # noqa: E501
 
 import argparse
 import asyncio

@@ -23,12 +23,14 @@ from revisit_events.intake import Intake
 from revisit_events.intake_routes import mount_intake
 from revisit_events.worker import Worker, compose_worker
 
+_NOT_FROM_OUTSIDE = frozenset({PatientContactChanged.TYPE, TokenRevoked.TYPE})
+
 TAKEN = tuple(
     contract
     for contract in CATALOG.values()
     # Contacts come encrypted under our own keys, and a revocation is a command of ours: neither can
     # be told from outside.
-    if contract.OWNER == "booking" and contract not in {PatientContactChanged, TokenRevoked}
+    if contract.OWNER == "booking" and contract.TYPE not in _NOT_FROM_OUTSIDE
 )
 """What clinic systems may post."""
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from revisit_events.consumer import Handler
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.link import Answer, Reply
 from booking.projection import run, upsert_statement
 from booking.usecases.answers import Received, take_answers
+from revisit_events.consumer import Handler
 from revisit_events.contracts import (
     AppointmentAnswered,
     AppointmentNoShowRiskScored,

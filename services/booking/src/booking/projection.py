@@ -12,8 +12,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
-from revisit_events.outbox import publish
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
@@ -34,6 +33,7 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.outbox import publish
 
 SOURCE = "/booking"
 
@@ -73,7 +73,8 @@ PATIENT_COLUMNS = (
 
 
 def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
-    types = [table.c[name].type.compile(postgresql.dialect()) for name in columns]
+    dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+    types = [table.c[name].type.compile(dialect) for name in columns]
     types = [kind.split(" COLLATE")[0] for kind in types]
     return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, start=1))
 
@@ -180,7 +181,7 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:  # noqa: ARG001
+async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:  # noqa: ARG001, C901
     """Brings the rows to what the events report; the same for any order and repetition.
 
     Args:

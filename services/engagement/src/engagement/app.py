@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from revisit_events import asyncapi
 
 from engagement.channels.sms import SmsChannel
 from engagement.channels.smtp import SmtpChannel
@@ -27,6 +26,7 @@ from revisit_chassis.db import Database
 from revisit_chassis.http import create_service_app
 from revisit_chassis.runtime import api_state
 from revisit_chassis.schedule import DueWork
+from revisit_events import asyncapi
 from revisit_events.consumer import FeedStatus
 from revisit_events.worker import Worker, compose_worker
 

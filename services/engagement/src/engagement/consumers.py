@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from revisit_events.consumer import Handler
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.journeys import usecases as journeys
@@ -18,6 +17,7 @@ from engagement.tasks.domain import NewTask, Reason
 from engagement.tasks.usecases import open_tasks
 from engagement.two_z import usecases as two_z
 from revisit_events import contracts as c
+from revisit_events.consumer import Handler
 from revisit_events.contracts import EventData
 from revisit_events.envelope import Event
 from revisit_events.revocations import on_token_revoked
@@ -113,9 +113,9 @@ async def on_complaint_opened(
 
 
 async def on_noted(
-    connection: AsyncConnection,  # noqa: ARG001
-    events: Sequence[Event[Any]],  # noqa: ARG001
-    now: datetime,  # noqa: ARG001
+    connection: AsyncConnection,
+    events: Sequence[Event[Any]],
+    now: datetime,
 ) -> None:
     """Keeps the event in the event log, where journeys to come will find it; nothing follows yet."""
 

@@ -12,7 +12,6 @@ from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events.contracts.fields import NO_NUL, Time
-
 from scoring import domain, store
 from scoring.texts import reason_text
 

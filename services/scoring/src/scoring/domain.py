@@ -237,7 +237,7 @@ def review_at(facts: Facts, churn: Churn, now: datetime) -> datetime:
         moments.append(lost_at)
     for worried_at in (facts.last_no_show_at, facts.last_low_score_at):
         if worried_at is not None and worried_at + RECENT >= now:
-            moments.append(worried_at + RECENT + timedelta(seconds=1))
+            moments.append(worried_at + RECENT + timedelta(seconds=1))  # noqa: PERF401
     first = max(min(moments), now + timedelta(seconds=1)).astimezone(UTC)
     midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + timedelta(days=1)

@@ -31,7 +31,7 @@ LINK = re.compile(r"https?://\S+")
 CONFIRM_LINK = re.compile(r"/booking/a/[\w-]+")
 
 
-class Refused(RuntimeError):  # noqa: N818
+class Refused(RuntimeError):
     """The platform refused what the demo sent."""
 
 
@@ -200,7 +200,7 @@ class Driver:
                 if (survey := SURVEY_LINK.search(text)) is not None:
                     if mood.random() < self._plan.answer_share:
                         group.create_task(self._answer(survey.group(0), mood))
-                elif (confirm := CONFIRM_LINK.search(text)) is not None:
+                elif (confirm := CONFIRM_LINK.search(text)) is not None:  # noqa: SIM102
                     if mood.random() < self._plan.confirm_share:
                         group.create_task(self._follow(confirm.group(0), b""))
 

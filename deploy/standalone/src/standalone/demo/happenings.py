@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
+
 from revisit_chassis.identifiers import canonical_id
 
 SOURCE = "//mis.example/demo-clinic"

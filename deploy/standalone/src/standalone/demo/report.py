@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from revisit_events.catalog import TOPICS, current_type
-
 from standalone.demo.client import Client
 from standalone.demo.happenings import Timeline
 
@@ -149,9 +148,9 @@ def as_text(report: Report) -> str:
         f"  Appointments             {report.appointments:>8,}",
         f"  Visits                   {report.visits:>8,}",
         f"  No-show rate             {_percent(report.no_show_rate):>8}",
-        f"  Follow-ups sent          {report.messages.get('follow-up', 0):>8,}"
+        f"  Follow-ups sent          {report.messages.get('follow-up', 0):>8,}"  # noqa: ISC004
         f"   answered {report.answers:,}",
-        f"  Reminders sent           {report.messages.get('reminder', 0):>8,}"
+        f"  Reminders sent           {report.messages.get('reminder', 0):>8,}"  # noqa: ISC004
         f"   for a past, cancelled or missed appointment {report.reminders_for_past_or_cancelled:,}",
         f"  Messages in all          {messages:>8,}",
         "",

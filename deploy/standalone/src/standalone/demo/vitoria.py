@@ -30,7 +30,7 @@ MINUTES = 20
 SHORTEST_LEAD = timedelta(minutes=10)
 
 
-class WrongFile(ValueError):  # noqa: N818
+class WrongFile(ValueError):
     """The file is not in this format; the text says what is missing, and in which row."""
 
 
@@ -44,7 +44,7 @@ def read_appointments(path: Path) -> Iterator[Appointment]:
         WrongFile: A column is missing or a row cannot be read.
     """
     opened = (
-        gzip.open(path, "rt", encoding="utf-8", newline="")
+        gzip.open(path, "rt", encoding="utf-8", newline="")  # noqa: SIM115
         if path.suffix == ".gz"
         else path.open(encoding="utf-8", newline="")
     )

@@ -87,17 +87,16 @@ def appointment_from_row(row: Mapping[Any, Any]) -> Appointment:
 
 async def save_presence(connection: AsyncConnection, clinic_id: UUID, present: Appointment) -> None:
     """Writes arrival and start, which no event carries, at their place in the order of facts."""
-    if present.status not in PRESENCE_RANK or present.status_at is None:
-        raise ValueError(present.status)
-    place = precedence(
-        present.status_at, present.version, PRESENCE_RANK[present.status], "/booking"
-    )
+    status, status_at = present.status, present.status_at
+    if status is None or status not in PRESENCE_RANK or status_at is None:
+        raise ValueError(status)
+    place = precedence(status_at, present.version, PRESENCE_RANK[status], "/booking")
     await connection.execute(
         sa.update(tables.appointment)
         .where(is_row(tables.appointment, clinic_id, appointment_id=present.appointment_id))
         .values(
-            status=present.status.value,
-            status_at=present.status_at,
+            status=status.value,
+            status_at=status_at,
             status_precedence=place,
             cancelled_by=None,
             cancel_reason_code=None,

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.outbox import publish
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.errors import PatientErased as PatientErasedError
@@ -23,6 +22,7 @@ from revisit_events.contracts import (
     PatientUpdated,
 )
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.outbox import publish
 
 
 async def put_patient(

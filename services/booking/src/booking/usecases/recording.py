@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.outbox import publish
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment
 from booking.projection import SOURCE, apply
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.outbox import publish
 
 
 async def record(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:

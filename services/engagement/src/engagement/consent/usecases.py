@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.outbox import publish
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +18,7 @@ from engagement.consent.domain import (
 )
 from revisit_events.contracts import ConsentChanged
 from revisit_events.envelope import new_event
+from revisit_events.outbox import publish
 
 SOURCE = "/engagement"
 

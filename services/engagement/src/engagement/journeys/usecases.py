@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from revisit_events.outbox import publish
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.journeys import store
@@ -21,6 +20,7 @@ from engagement.messages.domain import Planned
 from engagement.projections.store import Key
 from revisit_events.contracts import JourneyEnrolled
 from revisit_events.envelope import new_event
+from revisit_events.outbox import publish
 
 SOURCE = "/engagement"
 _ERASED_DECISION = json.dumps(

@@ -47,4 +47,4 @@ async def load(connection: AsyncConnection, clinic_id: UUID, digest: str) -> Lin
         (clinic_id, digest),
     )
     row = result.one_or_none()
-    return Link(*row) if row else None
+    return Link(*list(row)) if row else None

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
-from revisit_events.outbox import publish
 
 from engagement.messages import notices, queries
 from engagement.messages.content import MessageFacts
@@ -18,6 +17,7 @@ from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem, validation_problem
 from revisit_events.contracts.fields import NO_NUL
+from revisit_events.outbox import publish
 
 router = APIRouter(tags=["messages"])
 Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=NO_NUL)]

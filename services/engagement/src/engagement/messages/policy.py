@@ -38,7 +38,7 @@ class Policy:
         consent: The rule of each legal class.
     """
 
-    quiet: QuietHours = QuietHours(time(21), time(9))
+    quiet: QuietHours = QuietHours(time(21), time(9))  # noqa: RUF009
     messages_per_day: int = 1
     capped: frozenset[LegalClass] = frozenset({LegalClass.CARE, LegalClass.ADVERTISING})
     consent: Mapping[LegalClass, ConsentRule] = field(default_factory=lambda: _RULES)

@@ -5,7 +5,7 @@ Real time (`real_now`) rules leases and retries, business time (`now`) what is d
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -69,7 +69,7 @@ async def claim(
         limit: Most messages of each kind of work.
     """
     rows = await connection.exec_driver_sql(_CLAIM, (now, real_now, lease_until, limit))
-    return sorted(Claim(*row) for row in rows)
+    return sorted(Claim(*list(row)) for row in rows)
 
 
 async def next_due_at(connection: AsyncConnection, real_now: datetime) -> datetime | None:
@@ -91,7 +91,8 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
         """,
         (real_now,),
     )
-    return result.scalar_one()
+    moment: datetime | None = result.scalar_one()
+    return moment
 
 
 _SUBJECTS = """
@@ -167,7 +168,7 @@ async def consents(
         """,
         ([one[0] for one in patients], [one[1] for one in patients]),
     )
-    return [ConsentRow(*row) for row in result]
+    return [ConsentRow(*list(row)) for row in result]
 
 
 async def sent_since(
@@ -192,7 +193,8 @@ async def sent_since(
             since,
         ),
     )
-    return [(row[0], row[1], row[2], row[3]) for row in result]
+    rows: Sequence[Any] = result.all()
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 async def paused_scopes(
@@ -203,7 +205,8 @@ async def paused_scopes(
         "SELECT clinic_id, array_agg(scope) FROM pause WHERE clinic_id = ANY ($1::uuid[]) GROUP BY 1",
         (list(clinic_ids),),
     )
-    return {row[0]: frozenset(row[1]) for row in result}
+    rows: Sequence[Any] = result.all()
+    return {row[0]: frozenset(row[1]) for row in rows}
 
 
 class Decided(NamedTuple):

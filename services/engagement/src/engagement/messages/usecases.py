@@ -15,7 +15,6 @@ from uuid import UUID
 
 import structlog
 from jinja2 import TemplateError
-from revisit_events.outbox import publish
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.channels.domain import Outgoing
@@ -52,6 +51,7 @@ from engagement.tasks.usecases import open_tasks
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.outbox import publish
 
 SOURCE = "/engagement"
 PAUSE_HOLDS = timedelta(seconds=30)

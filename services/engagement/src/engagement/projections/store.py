@@ -226,7 +226,7 @@ async def save_schedules(
             [precedence for _, precedence, _ in rows],
         ),
     )
-    return [Touched(*row) for row in result]
+    return [Touched(*list(row)) for row in result]
 
 
 def _scheduled_at(event: Event[AppointmentBooked]) -> datetime:
@@ -268,7 +268,7 @@ async def save_statuses(
     result = await connection.exec_driver_sql(
         _STATUSES, tuple([*column] for column in zip(*rows, strict=True))
     )
-    return [Touched(*row) for row in result]
+    return [Touched(*list(row)) for row in result]
 
 
 _VISITS = """
@@ -310,7 +310,7 @@ async def save_visits(
             [precedence for _, precedence, _ in rows],
         ),
     )
-    changed = {Key(*row) for row in result}
+    changed = {Key(*list(row)) for row in result}
     return [event for key, _, event in rows if key in changed]
 
 
