@@ -31,3 +31,9 @@ def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     embedded.start()
     yield embedded.bootstrap_servers
     embedded.stop()
+
+
+@pytest.fixture(scope="session")
+def is_apache_kafka() -> bool:
+    """Whether the broker is Apache Kafka."""
+    return "REVISIT_TEST_KAFKA" in os.environ

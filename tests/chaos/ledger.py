@@ -25,6 +25,17 @@ class Clinic:
 
     id: uuid.UUID
     token: str
+    number: int
+
+    def channel(self, patient: int) -> str:
+        """How a patient is reached: every other one by mail, the others by SMS."""
+        return "email" if patient % 2 else "phone"
+
+    def recipient(self, patient: int) -> str:
+        """A patient's only address."""
+        if self.channel(patient) == "email":
+            return f"p{patient}.c{self.number}@example.org"
+        return f"+7900{self.number:03d}{patient:04d}"
 
 
 @dataclass(slots=True)
@@ -36,12 +47,16 @@ class Ledger:
     retries: int = 0
     refused: list[str] = field(default_factory=list)
 
+    def visit_events(self) -> set[tuple[uuid.UUID, str]]:
+        """Clinic and id of the acknowledged events that complete a visit."""
+        return {key for key in self.acknowledged if "completed_at" in self.sent[key]["data"]}
+
     def visits(self, clinic_id: uuid.UUID) -> set[str]:
         """Visit identifiers that were acknowledged for a clinic."""
         return {
             event["data"]["visit_id"]
             for (owner, event_id), event in self.sent.items()
-            if owner == clinic_id and (owner, event_id) in self.acknowledged
+            if owner == clinic_id and (owner, event_id) in self.visit_events()
         }
 
 
@@ -89,15 +104,27 @@ class Load:
             },
         }
 
-    async def run(self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1) -> None:
-        """Posts batches one after another, some of them twice; returns when all are acknowledged."""
+    async def run(
+        self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1, clients: int = 1
+    ) -> None:
+        """Posts batches, some of them twice; returns when all are acknowledged."""
         async with httpx.AsyncClient(timeout=10) as client:
-            for _ in range(posts):
-                clinic = self._random.choice(self._clinics)
-                events = [self.visit(clinic) for _ in range(batch)]
-                times = 2 if self._random.random() < duplicate_share else 1
-                for _ in range(times):
-                    await self.post(client, clinic, events)
+            await asyncio.gather(
+                *(
+                    self._client(client, range(part, posts, clients), batch, duplicate_share)
+                    for part in range(clients)
+                )
+            )
+
+    async def _client(
+        self, client: httpx.AsyncClient, turns: range, batch: int, duplicate_share: float
+    ) -> None:
+        for turn in turns:
+            clinic = self._clinics[turn % len(self._clinics)]
+            events = [self.visit(clinic) for _ in range(batch)]
+            times = 2 if self._random.random() < duplicate_share else 1
+            for _ in range(times):
+                await self.post(client, clinic, events)
 
     async def post(
         self, client: httpx.AsyncClient, clinic: Clinic, events: list[dict[str, Any]]
@@ -115,8 +142,10 @@ class Load:
             except httpx.TransportError:
                 answer = None
             if answer is not None and answer.status_code == 202:
-                self.ledger.refused += [str(bad["problem"]) for bad in answer.json()["rejected"]]
-                self.ledger.acknowledged |= {(clinic.id, event["id"]) for event in events}
+                rejected = answer.json()["rejected"]
+                self.ledger.refused += [str(bad["problem"]) for bad in rejected]
+                taken = {event["id"] for event in events} - {bad["id"] for bad in rejected}
+                self.ledger.acknowledged |= {(clinic.id, event_id) for event_id in taken}
                 return
             if answer is not None and answer.status_code < 500:
                 raise AssertionError(f"{answer.status_code}: {answer.text}")

@@ -85,9 +85,9 @@ class Providers:
 
     async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
         self,
-        server: SMTP,
-        session: Session,
-        envelope: Envelope,  # noqa: ARG002
+        server: SMTP,  # noqa: ARG002
+        session: Session,  # noqa: ARG002
+        envelope: Envelope,
     ) -> str:
         content = envelope.content
         assert isinstance(content, bytes)

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 from bench.rig import Process, wait_for_url
 
@@ -25,6 +27,7 @@ from standalone.postgres import Tuning, free_port
 from tests.chaos.ledger import Clinic
 from tests.chaos.providers import Providers
 
+WRITERS = 8
 SERVICES = ("booking", "engagement", "feedback", "scoring")
 
 
@@ -37,6 +40,7 @@ class Broker(Protocol):
     def pid(self) -> int: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def lose_log(self) -> None: ...
 
 
 class Platform:
@@ -63,6 +67,7 @@ class Platform:
         self.ports = {
             f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")
         }
+        self._clinics = 0
         self._signing_key = folder / "signing-key.pem"
         self._keyring = folder / "keyring.json"
         self._jwks = folder / "jwks.json"
@@ -76,6 +81,7 @@ class Platform:
         await asyncio.to_thread(self.cluster.start)
         for service in SERVICES:
             self.databases[service] = await asyncio.to_thread(self.cluster.create, service)
+            await self._count_effects(service)
         await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
         for name in self.ports:
             self.launch(name)
@@ -92,18 +98,24 @@ class Platform:
         self.cluster.remove()
         await self.providers.stop()
 
-    def launch(self, name: str, *, failpoint: str = "", mutant: str = "") -> None:
+    def launch(
+        self, name: str, *, failpoint: str = "", mutant: str = "", slow_commits: float = 0
+    ) -> None:
         """Starts one process, `booking-api` for instance, with a failpoint or a mutant in it.
 
         Args:
-            name: Service and kind.
+            name: Service and kind; `scoring-worker-b` is a second worker of scoring.
             failpoint: `name:n`, the process ends there the n-th time.
             mutant: Name of a deliberate defect of `tests.chaos.mutants`.
+            slow_commits: Seconds by which some transactions of the intake commit late.
         """
-        service, kind = name.split("-")
+        service, kind = name.split("-")[:2]
+        if name not in self.ports:
+            self.ports[name] = free_port()
         environment = self._environment(service) | {
             "FAILPOINT": failpoint,
             "MUTANT": mutant,
+            "CHAOS_SLOW_COMMITS": str(slow_commits) if slow_commits else "",
             f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(
                 self.ports[name]
             ),
@@ -140,10 +152,11 @@ class Platform:
 
         Half of the patients have an e-mail address, the others a phone.
         """
-        clinics = [
-            Clinic(identity, self.token("admin", identity))
-            for identity in (uuid.uuid4() for _ in range(count))
-        ]
+        clinics = []
+        for _ in range(count):
+            identity = uuid.uuid4()
+            self._clinics += 1
+            clinics.append(Clinic(identity, self.token("admin", identity), self._clinics))
         live_from = datetime.now(UTC) - timedelta(days=3)
         async with httpx.AsyncClient(timeout=30, base_url=self.url("booking")) as client:
             for clinic in clinics:
@@ -161,12 +174,33 @@ class Platform:
                     },
                 )
                 answer.raise_for_status()
-                for number in range(1, patients + 1):
-                    answer = await client.put(
-                        f"/v1/patients/P-{number}", headers=headers, json=_patient(clinic, number)
-                    )
-                    answer.raise_for_status()
+                await asyncio.gather(
+                    *(self._register(client, clinic, part, patients) for part in range(WRITERS))
+                )
         return clinics
+
+    async def _register(
+        self, client: httpx.AsyncClient, clinic: Clinic, part: int, patients: int
+    ) -> None:
+        headers = {"Authorization": f"Bearer {clinic.token}"}
+        for number in range(1 + part, patients + 1, WRITERS):
+            path = f"/v1/patients/P-{number}"
+            answer = await client.put(path, headers=headers, json=_patient(clinic, number))
+            answer.raise_for_status()
+
+    async def _count_effects(self, service: str) -> None:
+        connection = await asyncpg.connect(self.superuser_url(service))
+        await connection.execute(
+            "CREATE TABLE chaos_effect (clinic_id uuid, source text, event_id text, type text); "
+            f'GRANT INSERT ON chaos_effect TO "{self.databases[service].roles.app}"'
+        )
+        await connection.close()
+
+    def superuser_url(self, service: str) -> str:
+        """Address of a service's database for the one who counts."""
+        name = urlsplit(self.databases[service].database_url).path.lstrip("/")
+        server = self.cluster.server
+        return server.url(name, "postgres", server.superuser_password)
 
     @contextlib.contextmanager
     def suspended(self, pid: int) -> Iterator[None]:
@@ -206,6 +240,9 @@ class EmbeddedLog(EmbeddedBroker):
     def start(self, cluster_id: str | None = None) -> None:
         super().start(cluster_id)
 
+    def lose_log(self) -> None:
+        """Does nothing: the log is gone with the process."""
+
 
 def zone_where_it_is_noon(now: datetime) -> str:
     """A fixed-offset zone in which it is between noon and one, far from the quiet hours.
@@ -220,10 +257,8 @@ def zone_where_it_is_noon(now: datetime) -> str:
 
 
 def _patient(clinic: Clinic, number: int) -> dict[str, object]:
-    mailbox = f"p{number}.{clinic.id.hex[:8]}@example.org"
-    phone = f"+7900{clinic.id.int % 1000:03d}{number:04d}"
     return {
         "name": {"family": "Doe", "given": f"Patient {number}"},
         "language": "en",
-        "contacts": {"email": mailbox} if number % 2 else {"phone": phone},
+        "contacts": {clinic.channel(number): clinic.recipient(number)},
     }

@@ -88,7 +88,8 @@ class EmbeddedPostgres:
             self._initialise(binaries, cluster)
         else:
             _end_left_over(cluster)
-        self.port = free_port()
+        if not (self.port and port_is_free(self.port)):
+            self.port = free_port()  # after a crash it comes back where its clients look for it
         log_path = self._wished_dir / "postgres.log"
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own binary)

@@ -45,7 +45,7 @@ class ServiceSettings(BaseSettings):
     kafka_bootstrap_servers: str = Field("", validation_alias=shared("KAFKA_BOOTSTRAP_SERVERS"))
     kafka_enable_idempotence: bool = Field(
         True,
-        validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE"),  # noqa: FBT003
+        validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE"),
     )
     kafka_topic_partitions: int = Field(12, validation_alias=shared("KAFKA_TOPIC_PARTITIONS"))
     kafka_fetch_max_wait_ms: int = Field(500, validation_alias=shared("KAFKA_FETCH_MAX_WAIT_MS"))

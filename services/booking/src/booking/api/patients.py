@@ -1,8 +1,7 @@
 """`/v1/patients`: registration, changes, erasure."""
 
 from collections.abc import Mapping
-from typing import Annotated
-from uuid import UUID
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
@@ -84,7 +83,7 @@ async def get_patient(
     ids += [("family", particulars.family_id)] if particulars.family_id else []
     ids += [("employer", particulars.employer_id)] if particulars.employer_id else []
     named = await clinics.identifiers(connection, call.clinic_id, ids)
-    return answer_of(_patient_answer(patient, {**named}), version=patient.version)
+    return answer_of(_patient_answer(patient, named), version=patient.version)
 
 
 @router.delete("/v1/patients/{patient_id}", status_code=204)
@@ -118,7 +117,7 @@ def _particulars(body: PatientBody, names: Names) -> Particulars:
 
 
 def _patient_answer(
-    patient: Patient, named: Mapping[tuple[str, UUID | None], str]
+    patient: Patient, named: Mapping[Any, str]
 ) -> PatientAnswer:
     told, name, contacts = patient.particulars, patient.identity.name, patient.contacts
     acquisition = told.acquisition

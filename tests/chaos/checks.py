@@ -1,0 +1,229 @@
+"""What must hold once the platform is at rest, counted from outside against the ledger.
+
+A finding is `missing` while time may still heal it, and `wrong` when nothing can: a message sent twice
+stays sent twice.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from revisit_events.topics import dead_letter_topic
+
+from tests.chaos.ledger import SOURCE, Clinic, Ledger
+from tests.chaos.rig import Platform
+
+TOPIC = "visit.completed"
+GROUPS = ("engagement", "feedback", "scoring")
+"""Consumers of completed visits."""
+QUIET_MS = 700
+POLL_SECONDS = 0.5
+REST_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Findings:
+    """What does not hold."""
+
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[str]:
+        """Everything, the worst first."""
+        return self.wrong + self.missing
+
+    def compare(self, what: str, found: int, wanted: int) -> None:
+        """Notes a number that is too small or too large."""
+        if found < wanted:
+            self.missing.append(f"{what}: {found} of {wanted}")
+        elif found > wanted:
+            self.wrong.append(f"{what}: {found}, but {wanted} are right")
+
+
+@dataclass(slots=True)
+class Poison:
+    """A bad message that was put into a topic: where it must turn up again."""
+
+    event_id: str
+    groups: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Trial:
+    """Clinics of their own on a platform, what was sent for them, and what is judged."""
+
+    platform: Platform
+    clinics: list[Clinic]
+    ledger: Ledger
+    poison: list[Poison] = field(default_factory=list)
+
+    async def verdict(self, timeout_seconds: float) -> list[str]:
+        """Waits until everything holds or something cannot any more; gives what does not hold."""
+        deadline = time.monotonic() + timeout_seconds
+        found = Findings()
+        while time.monotonic() < deadline:
+            found = await self._quick()
+            if found.wrong:
+                return found.all
+            if not found.missing:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            return found.all
+        # What is sent or applied twice may come late: look again at rest, and into the topics.
+        await asyncio.sleep(REST_SECONDS)
+        found = await self._quick()
+        await self._topics(found)
+        return found.all
+
+    async def _quick(self) -> Findings:
+        found = Findings()
+        self._deliveries(found)
+        if found.wrong:
+            return found
+        for group in GROUPS:
+            await self._effects(group, found)
+        if found.all:
+            return found
+        async with httpx.AsyncClient(timeout=10) as client:
+            for clinic in self.clinics:
+                await self._answers(client, clinic, found)
+        await self._dead_letters(found)
+        return found
+
+    def _deliveries(self, found: Findings) -> None:
+        """No patient has a message twice, and nobody has one who had no visit."""
+        for to, times in self.platform.providers.repeats().items():
+            if to in self._recipients():
+                found.wrong.append(f"{to} has the same message {times} times")
+
+    def _recipients(self) -> set[str]:
+        return {
+            clinic.recipient(int(visit.removeprefix("V-")))
+            for clinic in self.clinics
+            for visit in self.ledger.visits(clinic.id)
+        }
+
+    async def _effects(self, group: str, found: Findings) -> None:
+        """Every acknowledged event had its effect in each consumer, once, and no other event had."""
+        connection = await asyncpg.connect(self.platform.superuser_url(group))
+        try:
+            rows = await connection.fetch(
+                "SELECT clinic_id, event_id FROM chaos_effect WHERE source = $1 AND type = $2 "
+                "AND clinic_id = ANY ($3::uuid[])",
+                SOURCE,
+                f"{TOPIC}.v1",
+                [clinic.id for clinic in self.clinics],
+            )
+        finally:
+            await connection.close()
+        times = Counter((UUID(str(row["clinic_id"])), row["event_id"]) for row in rows)
+        wanted = self.ledger.visit_events()
+        found.compare(f"{group}: events applied", len(wanted & times.keys()), len(wanted))
+        repeated = [key for key, count in times.items() if count > 1]
+        if repeated:
+            found.wrong.append(f"{group}: {len(repeated)} events applied more than once")
+        if phantoms := times.keys() - self.ledger.sent.keys():
+            found.wrong.append(f"{group}: {len(phantoms)} events nobody sent")
+
+    async def _answers(self, client: httpx.AsyncClient, clinic: Clinic, found: Findings) -> None:
+        """What a clinic's own people are told: visits, the 2Z statement, the messages."""
+        visits = self.ledger.visits(clinic.id)
+        kpis = await self._get(client, clinic, "scoring", "/v1/kpis")
+        number = next(item["value"] for item in kpis["items"] if item["kpi"] == "visits")
+        found.compare("visits in the key figures", int(number or 0), len(visits))
+        statement = await self._get(client, clinic, "engagement", "/v1/two-z")
+        found.compare("patients in the 2Z statement", statement["in_scope"], len(visits))
+        if statement["violations"]:
+            found.missing.append(f"{statement['violations']} violations of 2Z")
+        messages = await self._messages(client, clinic)
+        found.compare("follow-ups", sum(messages.values()), len(visits))
+        unknown = messages["uncertain"]
+        if messages["dropped"]:
+            found.wrong.append(f"{messages['dropped']} follow-ups dropped")
+        found.compare("follow-ups decided", messages["sent"] + unknown, len(visits))
+        wanted = {clinic.recipient(int(visit.removeprefix("V-"))) for visit in visits}
+        reached = {m.to for m in self.platform.providers.delivered()} & wanted
+        if len(reached) < messages["sent"]:
+            found.missing.append(f"{messages['sent']} said sent, {len(reached)} patients have one")
+        found.compare("follow-ups delivered or uncertain", min(len(reached) + unknown, len(visits)), len(visits))
+
+    async def _messages(self, client: httpx.AsyncClient, clinic: Clinic) -> Counter[str]:
+        states: Counter[str] = Counter()
+        cursor: str | None = None
+        while True:
+            query = "?journey=follow-up&limit=200" + (f"&cursor={cursor}" if cursor else "")
+            page = await self._get(client, clinic, "engagement", f"/v1/messages{query}")
+            states.update(item["status"] for item in page["items"])
+            cursor = page["next"]
+            if cursor is None:
+                return states
+
+    async def _get(
+        self, client: httpx.AsyncClient, clinic: Clinic, service: str, path: str
+    ) -> dict[str, Any]:
+        answer = await client.get(
+            self.platform.url(service) + path, headers={"Authorization": f"Bearer {clinic.token}"}
+        )
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def _dead_letters(self, found: Findings) -> None:
+        """Poison turns up in the dead letters of its groups; trouble of the infrastructure never."""
+        for group in GROUPS:
+            connection = await asyncpg.connect(self.platform.superuser_url(group))
+            rows = await connection.fetch(
+                "SELECT headers FROM dead_letter WHERE clinic_id = ANY ($1::uuid[])",
+                [clinic.id for clinic in self.clinics],
+            )
+            await connection.close()
+            wanted = sum(group in poison.groups for poison in self.poison)
+            found.compare(f"{group}: dead letters kept", len(rows), wanted)
+
+    async def _topics(self, found: Findings) -> None:
+        """The topics hold every acknowledged event, nothing that was never sent, and the poison."""
+        servers, clinics = self.platform.broker.bootstrap_servers, {c.id for c in self.clinics}
+        published = {key for key in await read_topic(servers, TOPIC) if key[0] in clinics}
+        wanted = self.ledger.visit_events()
+        found.compare("events in the topic", len(wanted & published), len(wanted))
+        poisoned = {poison.event_id for poison in self.poison}
+        phantoms = {k for k in published - self.ledger.sent.keys() if k[1] not in poisoned}
+        if phantoms:
+            found.wrong.append(f"{len(phantoms)} events in the topic that nobody sent")
+        for group in GROUPS:
+            ids = {event for _, event in await read_topic(servers, dead_letter_topic(group))}
+            for poison in self.poison:
+                if group in poison.groups and poison.event_id not in ids:
+                    found.missing.append(f"{group}: {poison.event_id} is not in its dead letters")
+
+
+async def read_topic(bootstrap_servers: str, topic: str) -> set[tuple[UUID, str]]:
+    """Gives clinic and id of every event in a topic, as any client would read it."""
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+    await reader.start()
+    try:
+        partitions = {TopicPartition(topic, n) for n in reader.partitions_for_topic(topic) or ()}
+        if not partitions:
+            partitions = {TopicPartition(topic, 0)}
+        reader.assign(partitions)
+        await reader.seek_to_beginning(*partitions)
+        found: set[tuple[UUID, str]] = set()
+        while batch := await reader.getmany(timeout_ms=QUIET_MS):
+            for records in batch.values():
+                for record in records:
+                    headers = dict(record.headers)
+                    clinic = headers.get("ce_clinicid", b"").decode(errors="replace")
+                    if len(clinic) == 36:
+                        event_id = (headers.get("ce_id") or b"").decode(errors="replace")
+                        found.add((UUID(clinic), event_id))
+        return found
+    finally:
+        await reader.stop()

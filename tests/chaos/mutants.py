@@ -1,0 +1,147 @@
+"""Deliberate defects, one a guarantee: the suite must fail on each of them.
+
+A mutant replaces functions inside one process before the service starts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer
+from engagement.messages import sender, usecases
+from revisit_events import consumer, dlq, relay
+
+from revisit_chassis.clock import Clock
+from revisit_chassis.failpoint import failpoint
+
+_BY_CURSOR = """
+SELECT position, topic, key, headers, data FROM outbox
+WHERE position > $1 ORDER BY position LIMIT $2
+"""
+
+
+def cursor_relay() -> None:
+    """The relay remembers the last position it sent instead of taking rows off a queue."""
+    last = 0
+
+    async def relay_batch(self: Any, producer: AIOKafkaProducer) -> int:
+        nonlocal last
+        async with self._database.connect() as connection:
+            rows = (await connection.exec_driver_sql(_BY_CURSOR, (last, relay.BATCH))).all()
+            await connection.exec_driver_sql("DELETE FROM outbox_unsent")
+        if rows:
+            await self._send(producer, rows)
+            last = rows[-1].position
+        return len(rows)
+
+    _replace(relay.Relay, "relay_batch", relay_batch)
+
+
+def delete_before_ack() -> None:
+    """The relay takes a batch off its queue before the broker has it."""
+
+    async def relay_batch(self: Any, producer: AIOKafkaProducer) -> int:
+        async with self._database.connect() as connection:
+            found = await connection.exec_driver_sql(relay._READ, (1, 0, relay.BATCH))
+            rows = found.all()
+            if rows:
+                positions = [row.position for row in rows]
+                await connection.exec_driver_sql(relay._TAKE_OFF, (positions,))
+        if rows:
+            failpoint("relay.before_send")
+            await self._send(producer, rows)
+        return len(rows)
+
+    _replace(relay.Relay, "relay_batch", relay_batch)
+
+
+def no_inbox() -> None:
+    """Every event that comes is applied, whether or not it was before."""
+    claim = consumer.claim
+
+    async def claim_all(connection: Any, events: Sequence[Any]) -> list[Any]:
+        await claim(connection, events)
+        return list(events)
+
+    _replace(consumer, "claim", claim_all)
+
+
+def no_tenant_in_key() -> None:
+    """Events are told apart by source and id alone: those of another clinic look like repeats."""
+    claim = consumer.claim
+    owners: dict[tuple[str, str], UUID] = {}
+
+    async def claim_without_clinic(connection: Any, events: Sequence[Any]) -> list[Any]:
+        fresh = await claim(connection, events)
+        return [
+            event
+            for event in fresh
+            if owners.setdefault((event.source, event.id), event.clinic_id) == event.clinic_id
+        ]
+
+    _replace(consumer, "claim", claim_without_clinic)
+
+
+def offsets_first() -> None:
+    """The consumer commits its offsets before it applies what it fetched."""
+
+    async def poll(self: Any, reader: Any, stop: Any) -> None:
+        fetched = await reader.getmany(timeout_ms=consumer.POLL_MS, max_records=consumer.BATCH)
+        records = [record for batch in fetched.values() for record in batch]
+        self.feed.polled(is_full=False, last_timestamp_ms=None)
+        if records:
+            await reader.commit({at: batch[-1].offset + 1 for at, batch in fetched.items()})
+            await self._apply_patiently(reader, fetched, records, stop)
+
+    _replace(consumer.Consumer, "_poll", poll)
+
+
+def dead_letters_swallowed() -> None:
+    """What cannot be handled is skipped without a trace."""
+
+    async def keep(*_: object, **__: object) -> None:
+        return
+
+    _replace(dlq, "keep", keep)
+
+
+def send_before_claim() -> None:
+    """A message is handed to the provider before anything durable says so."""
+
+    async def run_due(self: Any, clock: Clock) -> int:
+        lease_until = sender._real_now() + sender.LEASE
+        claims = await self._claim(clock, lease_until)
+        if not claims:
+            return 0
+        desk = usecases.Desk(
+            self._keyring, self._urls, frozenset(self._channels), self._is_feed_fresh()
+        )
+        clinics = {one.clinic_id for one in claims}
+        async with self._database.transaction(clinics) as connection:
+            now = sender._real_now()
+            ready = await usecases.prepare(connection, claims, desk, clock, now, lease_until)
+            results = await self._send(ready, lease_until)
+        await self._settle(results, clock, lease_until)
+        return len(claims)
+
+    _replace(sender.MessageSender, "run_due", run_due)
+
+
+def _replace(owner: Any, name: str, value: object) -> None:
+    if not hasattr(owner, name):
+        raise AttributeError(f"{owner} has no {name}: the mutant is stale")
+    setattr(owner, name, value)
+
+
+MUTANTS: Mapping[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        cursor_relay,
+        delete_before_ack,
+        no_inbox,
+        no_tenant_in_key,
+        offsets_first,
+        dead_letters_swallowed,
+        send_before_claim,
+    )
+}
