@@ -50,7 +50,10 @@ def group() -> str:
 @pytest.fixture
 def kafka(bootstrap_servers: str, is_apache_kafka: bool) -> KafkaSettings:
     return KafkaSettings(
-        bootstrap_servers, enable_idempotence=is_apache_kafka, topic_partitions=1, fetch_max_wait_ms=50
+        bootstrap_servers,
+        enable_idempotence=is_apache_kafka,
+        topic_partitions=1,
+        fetch_max_wait_ms=50,
     )
 
 

@@ -47,7 +47,9 @@ class Seen:
 
 
 @contextlib.asynccontextmanager
-async def running(*loops: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterator[asyncio.Event]:
+async def running(
+    *loops: Callable[[asyncio.Event], Awaitable[None]],
+) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     tasks = [asyncio.ensure_future(loop(stop)) for loop in loops]
     try:
@@ -243,7 +245,9 @@ async def test_outbox_day_with_an_unsent_row_is_never_dropped(publisher: Side) -
         dropped = found.scalar_one()
         kept = await connection.exec_driver_sql("SELECT count(*) FROM outbox")
         assert kept.scalar_one() == 1
-        day = await connection.exec_driver_sql("SELECT to_char(recorded_on, 'YYYYMMDD') FROM outbox")
+        day = await connection.exec_driver_sql(
+            "SELECT to_char(recorded_on, 'YYYYMMDD') FROM outbox"
+        )
         assert f"outbox_{day.scalar_one()}" not in dropped
         await connection.exec_driver_sql("DELETE FROM outbox_unsent")
         await connection.exec_driver_sql("SELECT drop_outbox_partitions(-1)")

@@ -153,7 +153,11 @@ class Trial:
         reached = {m.to for m in self.platform.providers.delivered()} & wanted
         if len(reached) < messages["sent"]:
             found.missing.append(f"{messages['sent']} said sent, {len(reached)} patients have one")
-        found.compare("follow-ups delivered or uncertain", min(len(reached) + unknown, len(visits)), len(visits))
+        found.compare(
+            "follow-ups delivered or uncertain",
+            min(len(reached) + unknown, len(visits)),
+            len(visits),
+        )
 
     async def _messages(self, client: httpx.AsyncClient, clinic: Clinic) -> Counter[str]:
         states: Counter[str] = Counter()

@@ -54,9 +54,9 @@ class Ledger:
     def visits(self, clinic_id: uuid.UUID) -> set[str]:
         """Visit identifiers that were acknowledged for a clinic."""
         return {
-            event["data"]["visit_id"]
-            for (owner, event_id), event in self.sent.items()
-            if owner == clinic_id and (owner, event_id) in self.visit_events()
+            str(self.sent[key]["data"]["visit_id"])
+            for key in self.visit_events()
+            if key[0] == clinic_id
         }
 
 

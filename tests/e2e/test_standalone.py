@@ -142,7 +142,7 @@ def test_loop_closes_from_event_to_care(platform: Standalone, clinic: httpx.Clie
 
 
 def test_reminder_goes_out_and_its_link_cancels(platform: Standalone, clinic: httpx.Client) -> None:
-    platform.advance("PT24H")
+    platform.advance("PT30H")
     texts = [text["text"] for text in platform.caught("sms") if "/booking/a/" in text["text"]]
     assert len(texts) == 1
     links = re.findall(r"http://\S+/booking/a/[\w-]+", texts[0])

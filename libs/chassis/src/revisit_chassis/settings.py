@@ -44,7 +44,7 @@ class ServiceSettings(BaseSettings):
     """Port of the worker's health page; none when 0."""
     kafka_bootstrap_servers: str = Field("", validation_alias=shared("KAFKA_BOOTSTRAP_SERVERS"))
     kafka_enable_idempotence: bool = Field(
-        True,
+        default=True,
         validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE"),
     )
     kafka_topic_partitions: int = Field(12, validation_alias=shared("KAFKA_TOPIC_PARTITIONS"))

@@ -8,7 +8,7 @@ later must therefore default to none, which is left out: else a repeat would loo
 from hashlib import blake2b
 
 from revisit_events.catalog import CATALOG
-from revisit_events.envelope import AnyEvent, encode_data, time_text
+from revisit_events.envelope import AnyEvent, encode_data
 
 DIGEST_BYTES = 16
 
@@ -24,5 +24,5 @@ def body_digest(event: AnyEvent) -> bytes:
         data = event.data_json()
     else:
         data = encode_data(contract, event.data)
-    head = f"{contract.TYPE} {time_text(event.time)} {event.sequence} "
+    head = f"{contract.TYPE} {event.time_text} {event.sequence} "
     return blake2b(head.encode() + data, digest_size=DIGEST_BYTES).digest()

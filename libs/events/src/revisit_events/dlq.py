@@ -202,7 +202,7 @@ def _message(
         topic=dead_letter_topic(group),
         key=(raw.key or b"").decode(errors="replace").replace("\0", "\ufffd"),
         event_id=str(letter_id),
-        headers=headers,
+        headers=json.dumps(headers),
         data=raw.value,
     )
 

@@ -49,8 +49,9 @@ class Event(Generic[D_co]):
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
-    # The data as JSON, made once: the digest, the outbox and the inbox all need it.
+    # Made once: the digest, the outbox, the inbox and the state all need them.
     _encoded: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    _texts: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def type(self) -> str:
@@ -68,11 +69,18 @@ class Event(Generic[D_co]):
         return f"{self.clinic_id}:{getattr(self.data, 'patient_id', None) or self.subject}"
 
     @property
+    def time_text(self) -> str:
+        """The time in UTC with microseconds."""
+        if not self._texts:
+            self._texts.append(time_text(self.time))
+        return self._texts[0]
+
+    @property
     def precedence(self) -> str:
         """Sortable text: of two events about the same thing, the greater stands."""
         # Two sources may use the same id: the source keeps the order total.
-        return precedence(
-            self.time, self.sequence, self.data.LIFECYCLE_RANK, f"{self.id} {self.source}"
+        return precedence_of(
+            self.time_text, self.sequence, self.data.LIFECYCLE_RANK, f"{self.id} {self.source}"
         )
 
     def data_json(self) -> bytes:
@@ -147,7 +155,19 @@ def precedence(time: datetime, sequence: int | None, rank: int, id: str) -> str:
     >>> precedence(datetime(2026, 1, 15, 13, 12, tzinfo=UTC), None, 100, "mis-7-000004")
     '2026-01-15T13:12:00.000000Z 00000000000000000000 100 mis-7-000004'
     """
-    return f"{time_text(time)} {sequence or 0:020d} {rank:03d} {id}"
+    return precedence_of(time_text(time), sequence, rank, id)
+
+
+def precedence_of(at: str, sequence: int | None, rank: int, id: str) -> str:  # noqa: A002
+    """Gives the same from a time that is a text already.
+
+    Args:
+        at: Text of `time_text`.
+        sequence: Version of the aggregate, none counts as 0.
+        rank: Rank of the event's type in the life cycle.
+        id: Id of the event.
+    """
+    return f"{at} {sequence or 0:020d} {rank:03d} {id}"
 
 
 def time_text(time: datetime) -> str:
