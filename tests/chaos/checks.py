@@ -14,8 +14,8 @@ from uuid import UUID
 import asyncpg
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from revisit_events.topics import dead_letter_topic
 
+from revisit_events.topics import dead_letter_topic
 from tests.chaos.ledger import SOURCE, Clinic, Ledger
 from tests.chaos.rig import Platform
 

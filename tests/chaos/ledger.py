@@ -17,6 +17,7 @@ import httpx
 SOURCE = "//chaos.example/mis"
 BATCH = "application/cloudevents-batch+json"
 RETRY_SECONDS = 0.2
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -107,7 +108,10 @@ class Load:
     async def run(
         self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1, clients: int = 1
     ) -> None:
-        """Posts batches, some of them twice; returns when all are acknowledged."""
+        """Posts batches, some of them twice; returns when all are acknowledged.
+
+        A client pauses between its posts, so that the load lasts while faults happen.
+        """
         async with httpx.AsyncClient(timeout=10) as client:
             await asyncio.gather(
                 *(
@@ -125,6 +129,7 @@ class Load:
             times = 2 if self._random.random() < duplicate_share else 1
             for _ in range(times):
                 await self.post(client, clinic, events)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def post(
         self, client: httpx.AsyncClient, clinic: Clinic, events: list[dict[str, Any]]

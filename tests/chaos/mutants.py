@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
-from engagement.messages import sender, usecases
-from revisit_events import consumer, dlq, relay
 
+from engagement.messages import sender, usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.failpoint import failpoint
+from revisit_events import consumer, dlq, relay
 
 _BY_CURSOR = """
 SELECT position, topic, key, headers, data FROM outbox

@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import Any
 
 from revisit_events import consumer, intake
-
 from tests.chaos.mutants import MUTANTS
 
 LEASE_SECONDS = 6

@@ -133,6 +133,15 @@ class Platform:
         url = f"http://127.0.0.1:{self.ports[name]}/health/ready"
         await asyncio.to_thread(wait_for_url, url)
 
+    async def is_ready(self, name: str) -> bool:
+        """Tells whether a process is ready now."""
+        async with httpx.AsyncClient(timeout=2) as client:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready")
+            except httpx.TransportError:
+                return False
+        return answer.status_code == httpx.codes.OK
+
     def url(self, service: str) -> str:
         """Address of a service's API."""
         return f"http://127.0.0.1:{self.ports[f'{service}-api']}"

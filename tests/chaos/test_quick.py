@@ -1,0 +1,30 @@
+"""The quick set: several faults one after another on one platform, judged once at the end."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.rig import EmbeddedLog, Platform
+from tests.chaos.scenarios import QUICK
+from tests.chaos.trials import try_faults
+
+SEED = 20260112
+PATIENTS = 300
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(240)
+async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
+    broker = EmbeddedLog(tmp_path / "broker.log")
+    await asyncio.to_thread(broker.start)
+    platform = Platform(tmp_path, broker)
+    try:
+        await platform.start()
+        seed = int(os.environ.get("CHAOS_SEED", SEED))
+        found = await try_faults(platform, QUICK, seed, patients=PATIENTS)
+    finally:
+        await platform.stop()
+        await asyncio.to_thread(broker.stop)
+    assert found == []
