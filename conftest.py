@@ -37,3 +37,15 @@ def bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 def is_apache_kafka() -> bool:
     """Whether the broker is Apache Kafka."""
     return "REVISIT_TEST_KAFKA" in os.environ
+
+
+IMPURE = {"postgres", "bootstrap_servers", "platform"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as pure whatever needs no database, broker or process: `make test-fast` runs those."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        other = any(item.get_closest_marker(name) for name in ("data", "e2e", "broker"))
+        if not names & IMPURE and not other:
+            item.add_marker("pure")

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from standalone.cluster import Cluster
 
 from revisit_chassis.db import Database
 from revisit_events.broker import BrokerWatch, KafkaSettings
+from standalone.cluster import Cluster
 
 
 @dataclass(slots=True)

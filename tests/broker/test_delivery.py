@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.broker.conftest import Side
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
@@ -21,7 +22,6 @@ from revisit_events.envelope import AnyEvent
 from revisit_events.outbox import publish
 from revisit_events.relay import Relay, unsent
 from revisit_events.replay import replay_outbox
-from tests.broker.conftest import Side
 
 pytestmark = pytest.mark.broker
 TIMEOUT_SECONDS = 40

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from tests.e2e.conftest import Standalone
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]

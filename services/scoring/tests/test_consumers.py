@@ -41,8 +41,7 @@ async def state(database: Database, clinic_id: uuid.UUID) -> dict[str, Any]:
                 f"SELECT to_jsonb(t) - 'clinic_id' FROM \"{table}\" t"
             )
             found[table] = sorted(
-                str({k: v for k, v in row[0].items() if k != "version"})
-                for row in rows
+                str({k: v for k, v in row[0].items() if k != "version"}) for row in rows
             )
         figures = await store.key_figures(
             connection, clinic_id, NOW - 900 * DAY, NOW + DAY, None, NOW

@@ -116,9 +116,7 @@ def _particulars(body: PatientBody, names: Names) -> Particulars:
     )
 
 
-def _patient_answer(
-    patient: Patient, named: Mapping[Any, str]
-) -> PatientAnswer:
+def _patient_answer(patient: Patient, named: Mapping[Any, str]) -> PatientAnswer:
     told, name, contacts = patient.particulars, patient.identity.name, patient.contacts
     acquisition = told.acquisition
     return PatientAnswer(
