@@ -60,7 +60,7 @@ def slow_commits(seconds: float) -> None:
 
 def shorten_leases() -> None:
     """Leases end after seconds, so that a trial can wait for what a crash left behind."""
-    from engagement.messages import sender  # noqa: PLC0415  (only this service has it)
+    from engagement.messages import sender
 
     sender.LEASE = timedelta(seconds=LEASE_SECONDS)
     sender.LAST_CALL = timedelta(seconds=LAST_CALL_SECONDS)

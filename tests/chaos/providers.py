@@ -85,8 +85,8 @@ class Providers:
 
     async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
         self,
-        server: SMTP,  # noqa: ARG002
-        session: Session,  # noqa: ARG002
+        server: SMTP,
+        session: Session,
         envelope: Envelope,
     ) -> str:
         content = envelope.content
