@@ -28,7 +28,7 @@ demo: setup ## Run three months of a clinic, print what came of it, keep serving
 	@$(BIN)/python -m standalone demo $(ARGS)
 
 serve: setup ## Serve the embedded default on port 8080 from the folder .run
-	@$(BIN)/python -m standalone serve --port 8080 --data-dir .run $(ARGS)
+	@$(BIN)/python -m standalone serve --port 8080 --data-dir .run --ready-file .run/ready.json $(ARGS)
 
 token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
 	@$(BIN)/python -m standalone token --data-dir .run $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
