@@ -44,6 +44,7 @@ async def record_statements(
         by: Whose hand: `sub` of the token, or `patient`.
         now: When it is recorded.
     """
+    await _lock_patient(connection, clinic_id, patient_id)
     length, head = await _locked_chain(connection, clinic_id, patient_id)
     known = set(await entries(connection, clinic_id, patient_id))
     rows = []
@@ -93,6 +94,14 @@ async def entries(
         .order_by(table.c.position)
     )
     return [_statement(row) for row in rows]
+
+
+async def _lock_patient(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> None:
+    """Waits for a message that is being judged: it leaves before the refusal, or sees it."""
+    await connection.exec_driver_sql(
+        "SELECT FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR NO KEY UPDATE",
+        (clinic_id, patient_id),
+    )
 
 
 async def _locked_chain(

@@ -81,6 +81,7 @@ class Situation:
         reachable: Channels for which the patient left an address.
         consent: What stands for (purpose, channel): `granted` or `refused`.
         is_erased: Whether the patient was erased.
+        is_released: Whether no further contact is owed to the patient.
         pauses: Scopes paused in the clinic.
         sent_on_day: Capped messages this patient got on the local day of `now`.
         needs_appointment: Whether the message depends on an appointment.
@@ -98,6 +99,7 @@ class Situation:
     reachable: frozenset[Channel]
     consent: Mapping[tuple[str, str], str]
     is_erased: bool = False
+    is_released: bool = False
     pauses: frozenset[str] = frozenset()
     sent_on_day: int = 0
     needs_appointment: bool = False
@@ -138,6 +140,7 @@ def chosen_channel(situation: Situation) -> Channel | None:
 
 def _checks(situation: Situation, channel: Channel | None) -> Iterator[Check]:
     yield _erasure(situation)
+    yield _release(situation)
     yield _expiry(situation)
     if situation.needs_appointment:
         yield _appointment(situation)
@@ -157,6 +160,12 @@ def _erasure(situation: Situation) -> Check:
     if situation.is_erased:
         return Check("erasure", Verdict.DROP, "the patient was erased", "patient_erased")
     return _passed("erasure", "the patient is not erased")
+
+
+def _release(situation: Situation) -> Check:
+    if situation.is_released:
+        return Check("release", Verdict.DROP, "no further contact is owed", "released")
+    return _passed("release", "the patient is not released")
 
 
 def _expiry(situation: Situation) -> Check:

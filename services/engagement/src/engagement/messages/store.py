@@ -101,7 +101,13 @@ SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id,
     m.waiting_for, m.decided_at,
     p.contact_ciphertext, p.erased_at, coalesce(p.time_zone, c.time_zone) AS time_zone,
     p.language, c.language AS clinic_language, c.name AS clinic_name, c.country,
-    a.status AS appointment_status, a.starts_at, v.completed_at
+    a.status AS appointment_status, a.starts_at, v.completed_at,
+    -- A visit after a release begins a new obligation, as the 2Z rule has it.
+    EXISTS (
+        SELECT FROM release r WHERE r.clinic_id = m.clinic_id AND r.patient_id = m.patient_id
+            AND NOT EXISTS (SELECT FROM visit w WHERE w.clinic_id = r.clinic_id
+                AND w.patient_id = r.patient_id AND w.completed_at > r.released_at)
+    ) AS is_released
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS k (clinic_id, message_id, attempt)
 JOIN message m ON m.clinic_id = k.clinic_id AND m.message_id = k.message_id
     AND m.attempt = k.attempt AND m.state IN ('scheduled', 'sending')

@@ -169,6 +169,7 @@ class _Judge:
             reachable=frozenset(whom.address) & self.desk.channels,
             consent=self.consent.get(key, {}),
             is_erased=row.erased_at is not None,
+            is_released=row.is_released,
             pauses=self.pauses.get(row.clinic_id, frozenset()),
             sent_on_day=sum(
                 start <= moment < end
