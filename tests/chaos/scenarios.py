@@ -56,13 +56,16 @@ class Scene:
 
     async def crash(self, places: Mapping[str, str], posts: int = POSTS) -> None:
         """Lets processes die at named places under load, and starts them again."""
-        for name, failpoint in places.items():
-            await self.restart(name, failpoint=failpoint)
+        await asyncio.gather(
+            *(self.restart(name, failpoint=failpoint) for name, failpoint in places.items())
+        )
         load = asyncio.create_task(self.load.run(posts))
-        for name, failpoint in places.items():
-            await self._death(name, failpoint)
-            await self.restart(name)
+        await asyncio.gather(*(self._come_back(*place) for place in places.items()))
         await load
+
+    async def _come_back(self, name: str, failpoint: str) -> None:
+        await self._death(name, failpoint)
+        await self.restart(name)
 
     async def _ready_or_dead(self, name: str) -> None:
         running = self.platform.processes[name].running
@@ -104,7 +107,7 @@ async def crash_everywhere(scene: Scene) -> None:
 async def kill_at_random(scene: Scene) -> None:
     """Any process, any moment, kill -9; once two at a time."""
     load = asyncio.create_task(scene.load.run(POSTS * 2))
-    for count in (1, 2, 1):
+    for count in (1, 2):
         await asyncio.sleep(scene.random.uniform(0.1, 0.8))
         names = scene.random.sample(sorted(set(WORKERS) | {"booking-api", "scoring-api"}), count)
         for name in names:
@@ -124,8 +127,7 @@ async def restart_in_turn(scene: Scene) -> None:
 async def freeze(scene: Scene) -> None:
     """Workers stand still longer than session and lease, others take over, then they wake up."""
     spares = ["engagement-worker-b", "scoring-worker-b"]
-    for name in spares:
-        await scene.restart(name)
+    await asyncio.gather(*(scene.restart(name) for name in spares))
     processes = scene.platform.processes
     pids = [processes[name].running.pid for name in ("engagement-worker", "scoring-worker")]
     load = asyncio.create_task(scene.load.run(POSTS))
@@ -322,15 +324,13 @@ async def providers_fail(scene: Scene) -> None:
 async def two_of_each(scene: Scene) -> None:
     """Two workers of each service at once; then the first of them dies and the other goes on."""
     spares = [f"{name}-b" for name in WORKERS]
-    for name in spares:
-        await scene.restart(name)
+    await asyncio.gather(*(scene.restart(name) for name in spares))
     load = asyncio.create_task(scene.load.run(POSTS))
     await asyncio.sleep(0.5)
     for name in WORKERS:
         await asyncio.to_thread(scene.platform.processes[name].kill)
     await load
-    for name in WORKERS:
-        await scene.restart(name)
+    await asyncio.gather(*(scene.restart(name) for name in WORKERS))
     processes = scene.platform.processes
     await asyncio.gather(*(asyncio.to_thread(processes[name].stop) for name in spares))
 
