@@ -8,10 +8,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from revisit_events.catalog import CATALOG
-
-from standalone.cluster import Cluster
 from tests.apps import SERVICES, handlers_of
+
+from revisit_events.catalog import CATALOG
+from standalone.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("revisit_chassis", "revisit_events", *SERVICES, "standalone")

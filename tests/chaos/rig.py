@@ -79,12 +79,12 @@ class Platform:
         self._jwks.write_text(json.dumps(jwks_of(self._signing_key)))
         await self.providers.start()
         await asyncio.to_thread(self.cluster.start)
+        await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
         for service in SERVICES:
             self.databases[service] = await asyncio.to_thread(self.cluster.create, service)
             await self._count_effects(service)
-        await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
-        for name in self.ports:
-            self.launch(name)
+            for kind in ("api", "worker"):
+                self.launch(f"{service}-{kind}")
         for name in self.ports:
             await self.ready(name)
 
@@ -93,7 +93,7 @@ class Platform:
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.running.send_signal(signal.SIGCONT)
-            await asyncio.to_thread(process.stop)
+        await asyncio.gather(*(asyncio.to_thread(p.stop) for p in self.processes.values()))
         await asyncio.to_thread(self.cluster.stop)
         self.cluster.remove()
         await self.providers.stop()

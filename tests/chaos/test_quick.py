@@ -15,7 +15,7 @@ PATIENTS = 300
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
     broker = EmbeddedLog(tmp_path / "broker.log")
     await asyncio.to_thread(broker.start)

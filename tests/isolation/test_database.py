@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.apps import SERVICES
 
 from standalone.cluster import Cluster, ServiceDatabase
-from tests.apps import SERVICES
 
 CLINIC_A, CLINIC_B = uuid.UUID(int=0xA), uuid.UUID(int=0xB)
 SAMPLES = {

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from standalone.cluster import Cluster, ServiceDatabase
 
 from engagement.consumers import HANDLERS
 from engagement.two_z.schedule import TwoZRepair
@@ -20,6 +19,7 @@ from revisit_events.catalog import CATALOG
 from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
 from revisit_events.inbox import Months, claim
+from standalone.cluster import Cluster, ServiceDatabase
 
 NOW = datetime(2026, 2, 1, 9, 0, tzinfo=UTC)
 START = datetime(2026, 1, 12, 9, 0, tzinfo=UTC)
@@ -63,10 +63,14 @@ def life() -> list[AnyEvent]:
     boris: dict[str, Any] = {"patient_id": BORIS}
     late = NOW + 5 * DAY
     return [
-        testing.clinic_registered(time=START - DAY, live_from=START - DAY, time_zone="Europe/Moscow"),
+        testing.clinic_registered(
+            time=START - DAY, live_from=START - DAY, time_zone="Europe/Moscow"
+        ),
         testing.patient_registered(time=START, language="ru", **anna),
         testing.patient_updated(time=START + DAY, language="en", time_zone="Asia/Omsk", **anna),
-        testing.appointment_booked(time=START, appointment_id=kept, starts_at=START + 2 * DAY, **anna),
+        testing.appointment_booked(
+            time=START, appointment_id=kept, starts_at=START + 2 * DAY, **anna
+        ),
         testing.visit_completed(
             time=START + 2 * DAY, appointment_id=kept, completed_at=START + 2 * DAY, **anna
         ),

@@ -4,13 +4,12 @@ Callers get SQLAlchemy Core connections. Row-level security reads `app.clinics`,
 transaction and forgotten with it, so a connection of the pool never carries a tenant over.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, NullPool
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -26,10 +25,24 @@ NAMING_CONVENTION = {
 CONNECT_TIMEOUT_SECONDS = 5
 COMMAND_TIMEOUT_SECONDS = 60
 
-# Classes of SQLSTATE that speak of the infrastructure and not of the data: connection, transaction
-# rollback (deadlock, serialization), insufficient resources, operator intervention, system error.
-INFRASTRUCTURE_CLASSES = ("08", "40", "53", "57", "58")
-INFRASTRUCTURE_STATES = ("55P03", "25006")
+# Classes of SQLSTATE that speak of the infrastructure and not of the data: connection, sign-in (a
+# password that is being changed), transaction rollback (deadlock, serialization), insufficient
+# resources, operator intervention, system error. States: lock not available, read-only standby,
+# database not there yet, cached plan made before a migration.
+INFRASTRUCTURE_CLASSES = ("08", "28", "40", "53", "57", "58")
+INFRASTRUCTURE_STATES = ("55P03", "25006", "3D000")
+
+# A value that PostgreSQL cannot keep: too long, out of range, a NUL character.
+UNSTORABLE_STATES = ("22001", "22003", "22008", "22021", "22P05")
+
+# An OSError of these kinds is about a file, not about the network.
+_FILE_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 def metadata() -> MetaData:
@@ -57,23 +70,34 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10, application_name: str = "revisit") -> None:
         self.url = url
+        connect_args = {
+            "timeout": CONNECT_TIMEOUT_SECONDS,
+            "command_timeout": COMMAND_TIMEOUT_SECONDS,
+            "server_settings": {
+                "application_name": application_name,
+                "timezone": "UTC",
+                # Policies read it; outside a transaction that names clinics it names none.
+                "app.clinics": "{}",
+            },
+        }
         self.engine: AsyncEngine = create_async_engine(
             driver_url(url),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": COMMAND_TIMEOUT_SECONDS,
-                "server_settings": {
-                    "application_name": application_name,
-                    "timezone": "UTC",
-                    # Policies read it; outside a transaction that names clinics it names none.
-                    "app.clinics": "{}",
-                },
-            },
+            # The text of an error ends up in logs; parameters are somebody's data.
+            hide_parameters=True,
+            connect_args=connect_args,
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # A lock lives as long as its connection, so such a connection is closed and never pooled.
+        self._lone: AsyncEngine = create_async_engine(
+            driver_url(url),
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            connect_args=connect_args,
+        )
 
     @asynccontextmanager
     async def transaction(self, clinics: Collection[UUID]) -> AsyncIterator[AsyncConnection]:
@@ -101,6 +125,16 @@ class Database:
         async with self._autocommit.connect() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncConnection]:
+        """Gives a fresh connection outside the pool, closed at the end; each statement commits.
+
+        For what belongs to a session, such as an advisory lock: it takes nobody's place in the pool,
+        and whatever happens, the session ends with it.
+        """
+        async with self._lone.connect() as connection:
+            yield connection
+
     async def close(self) -> None:
         """Closes the pool."""
         await self.engine.dispose()
@@ -125,23 +159,43 @@ def is_infrastructure_fault(error: BaseException) -> bool:
     Args:
         error: What was raised by a statement, a connect or a wait.
     """
-    if isinstance(
-        error, OSError | asyncio.TimeoutError | PoolTimeoutError | asyncpg.InterfaceError
-    ):
+    if isinstance(error, OSError):
+        return not isinstance(error, _FILE_ERRORS)
+    if isinstance(error, PoolTimeoutError):
         return True
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated or isinstance(error, InterfaceError):
-            return True
-        state = getattr(error.orig, "sqlstate", None) or ""
-        cause = getattr(error.orig, "__cause__", None)
-        return (
-            _is_infrastructure_state(state)
-            or (isinstance(error, OperationalError) and not state)
-            or (cause is not None and is_infrastructure_fault(cause))
-        )
+    if isinstance(error, asyncpg.InterfaceError):
+        # "Invalid input for query argument" is an interface error too, and would come again for ever.
+        return not isinstance(error, ValueError)
     if isinstance(error, asyncpg.PostgresError):
-        return _is_infrastructure_state(error.sqlstate or "")
+        return isinstance(error, asyncpg.InvalidCachedStatementError) or _is_infrastructure_state(
+            error.sqlstate or ""
+        )
+    if isinstance(error, DBAPIError):
+        cause = _driver_error(error)
+        if error.connection_invalidated:
+            return True
+        if cause is None:
+            return isinstance(error, InterfaceError | OperationalError)
+        return is_infrastructure_fault(cause)
     return False
+
+
+def is_unstorable_value(error: BaseException) -> bool:
+    """Tells whether an error says that a value, well formed as it was, cannot be kept in a column.
+
+    Args:
+        error: What was raised by a statement.
+    """
+    cause = _driver_error(error) if isinstance(error, DBAPIError) else error
+    if isinstance(cause, asyncpg.DataError) and isinstance(cause, asyncpg.InterfaceError):
+        # The driver's own check; a wrong Python type is our fault and no value's.
+        return isinstance(cause.__cause__, OverflowError | UnicodeError)
+    return isinstance(cause, asyncpg.PostgresError) and cause.sqlstate in UNSTORABLE_STATES
+
+
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    """Gives what asyncpg raised, from inside SQLAlchemy's two wrappers."""
+    return getattr(error.orig, "__cause__", None)
 
 
 def _is_infrastructure_state(state: str) -> bool:

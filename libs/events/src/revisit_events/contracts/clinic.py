@@ -49,7 +49,7 @@ class TokenRevoked(EventData):
 
     TYPE: ClassVar[str] = "token.revoked.v1"
     OWNER: ClassVar[str] = "booking"
-    CONSUMERS: ClassVar[tuple[str, ...]] = _ALL
+    CONSUMERS: ClassVar[tuple[str, ...]] = ("booking", *_ALL)
     AGGREGATE_ID: ClassVar[str] = "jti"
 
     jti: Code
