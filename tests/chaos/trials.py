@@ -8,7 +8,7 @@ from random import Random
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Load
 from tests.chaos.rig import Platform
-from tests.chaos.scenarios import CAUGHT_BY, SCENARIOS, Fault, Scene
+from tests.chaos.scenarios import CAUGHT_BY, SCENARIOS, Scene
 
 CLINICS = 2
 PATIENTS = 70
@@ -51,11 +51,10 @@ async def try_one(platform: Platform, name: str, seed: int) -> Outcome:
 async def try_mutant(platform: Platform, mutant: str, seed: int) -> Outcome:
     """Runs a mutant under its fault; passes when the suite finds something."""
     started = time.monotonic()
-    process, name = CAUGHT_BY[mutant]
+    process, fault = CAUGHT_BY[mutant]
     scene = await _scene(platform, seed, PATIENTS)
     scene.mutant = (process, mutant)
     await scene.restart(process)
-    fault: Fault = SCENARIOS[name]
     await fault(scene)
     found = await scene.trial.verdict(MUTANT_SECONDS)
     scene.mutant = ("", "")

@@ -151,7 +151,7 @@ async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) ->
     await connection.exec_driver_sql("SELECT set_config('app.clinics', $1, true)", (text,))
 
 
-def is_infrastructure_fault(error: BaseException) -> bool:
+def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (one return a kind)
     """Tells whether an error says that the database was out of reach or busy.
 
     Such an error is worth a retry; any other one would come again.
