@@ -169,11 +169,11 @@ async def test_a_forgotten_predicate_shows_and_changes_nothing(tables: Tables) -
             if table not in FOR_ALL:
                 counted = f'SELECT count(*) FROM "{table}"'
                 assert await _as_clinic(user, CLINIC_B, counted) == 0, table
-            for statement in (
-                f'WITH done AS (UPDATE "{table}" SET clinic_id = clinic_id RETURNING 1) '
-                "SELECT count(*) FROM done",
-                f'WITH done AS (DELETE FROM "{table}" RETURNING 1) SELECT count(*) FROM done',
+            for change in (
+                f'UPDATE "{table}" SET clinic_id = clinic_id',
+                f'DELETE FROM "{table}"',
             ):
+                statement = f"WITH done AS ({change} RETURNING 1) SELECT count(*) FROM done"
                 try:
                     changed = await _as_clinic(user, CLINIC_B, statement)
                 except asyncpg.InsufficientPrivilegeError:
