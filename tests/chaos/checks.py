@@ -15,9 +15,10 @@ import asyncpg
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from revisit_events.catalog import topic_of, types_consumed_by
 from revisit_events.topics import dead_letter_topic
-from tests.chaos.ledger import SOURCE, Clinic, Ledger
-from tests.chaos.rig import Platform
+from tests.chaos.ledger import Clinic, Ledger
+from tests.chaos.rig import SERVICES, Platform
 
 TOPIC = "visit.completed"
 GROUPS = ("engagement", "feedback", "scoring")
@@ -113,25 +114,31 @@ class Trial:
 
     async def _effects(self, group: str, found: Findings) -> None:
         """Every acknowledged event had its effect in each consumer, once, and no other event had."""
-        connection = await asyncpg.connect(self.platform.superuser_url(group))
-        try:
-            rows = await connection.fetch(
-                "SELECT clinic_id, event_id FROM chaos_effect WHERE source = $1 AND type = $2 "
-                "AND clinic_id = ANY ($3::uuid[])",
-                SOURCE,
-                f"{TOPIC}.v1",
-                [clinic.id for clinic in self.clinics],
-            )
-        finally:
-            await connection.close()
-        times = Counter((UUID(str(row["clinic_id"])), row["event_id"]) for row in rows)
+        published = await self._rows("SELECT clinic_id, event_id, topic FROM outbox", *SERVICES)
+        rows = await self._rows("SELECT clinic_id, event_id, type FROM chaos_effect", group)
+        topics = {topic_of(event_type) for event_type in types_consumed_by(group)}
+        everything = Counter((topic_of(kind), *key) for *key, kind in rows)
+        due = {(topic, *key) for *key, topic in published if topic in topics}
+        found.compare(f"{group}: events of all kinds", len(due & everything.keys()), len(due))
+        times = Counter({k[1:]: n for k, n in everything.items() if k[0] == TOPIC})
         wanted = self.ledger.visit_events()
         found.compare(f"{group}: events applied", len(wanted & times.keys()), len(wanted))
-        repeated = [key for key, count in times.items() if count > 1]
+        repeated = [key for key, count in everything.items() if count > 1]
         if repeated:
             found.wrong.append(f"{group}: {len(repeated)} events applied more than once")
-        if phantoms := times.keys() - self.ledger.sent.keys():
+        if phantoms := set(times) - self.ledger.sent.keys():
             found.wrong.append(f"{group}: {len(phantoms)} events nobody sent")
+
+    async def _rows(self, query: str, *services: str) -> list[tuple[UUID, str, str]]:
+        """Three columns of the trial's clinics, from databases of services."""
+        found: list[tuple[UUID, str, str]] = []
+        for service in services:
+            connection = await asyncpg.connect(self.platform.superuser_url(service))
+            clinics = [clinic.id for clinic in self.clinics]
+            rows = await connection.fetch(f"{query} WHERE clinic_id = ANY ($1::uuid[])", clinics)
+            await connection.close()
+            found += [(UUID(str(row[0])), row[1], row[2]) for row in rows]
+        return found
 
     async def _answers(self, client: httpx.AsyncClient, clinic: Clinic, found: Findings) -> None:
         """What a clinic's own people are told: visits, the 2Z statement, the messages."""

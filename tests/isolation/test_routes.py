@@ -69,7 +69,8 @@ def site(request: pytest.FixtureRequest, postgres: Cluster, keys: Keys) -> Itera
     url = postgres.server.url(name, "postgres", postgres.server.superuser_password)
     app = make_app(service, database, keys, SimulatedClock(NOW))
     schema = schemathesis.openapi.from_dict(app.openapi())
-    operations = [found.ok() for found in schema.get_all_operations()]
+    results: Any = schema.get_all_operations()
+    operations = [found.ok() for found in results]
     operations = [one for one in operations if not one.path.startswith(TOKENLESS)]
     with live(app) as address, httpx.Client(base_url=address, timeout=20) as client:
         yield Site(service, database, url, client, keys, operations)
@@ -83,7 +84,7 @@ def events_of(clinic_id: uuid.UUID, service: str, salt: str) -> list[AnyEvent]:
             continue
         if "erased" in contract.TYPE or "token." in contract.TYPE:
             continue
-        ids = {
+        ids: dict[str, Any] = {
             name: uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{salt}")
             for name, field in contract.model_fields.items()
             if name.endswith("_id") and field.annotation in (uuid.UUID, uuid.UUID | None)
