@@ -72,6 +72,8 @@ class Load:
 
     def __init__(self, base_url: str, clinics: list[Clinic], seed: int) -> None:
         self.ledger = Ledger()
+        self.step = 1
+        """Between the numbers of patients: with 2 there are only those who are reached by mail."""
         self._base_url = base_url
         self._clinics = clinics
         self._random = Random(seed)
@@ -80,8 +82,8 @@ class Load:
 
     def visit(self, clinic: Clinic) -> dict[str, Any]:
         """A new visit event of a patient who has none yet."""
-        self._numbers[clinic.id] += 1
-        number = self._numbers[clinic.id]
+        number = self._numbers[clinic.id] + 1
+        self._numbers[clinic.id] += self.step
         completed_at = datetime.now(UTC) - timedelta(hours=26, seconds=number)
         return {
             "specversion": "1.0",
