@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from revisit_events.catalog import topic_of, types_consumed_by
 from revisit_events.topics import dead_letter_topic
@@ -218,14 +218,12 @@ class Trial:
 
 async def read_topic(bootstrap_servers: str, topic: str) -> set[tuple[UUID, str]]:
     """Gives clinic and id of every event in a topic, as any client would read it."""
-    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+    # Without a group it is given every partition there is.
+    reader = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
+    )
     await reader.start()
     try:
-        partitions = {TopicPartition(topic, n) for n in reader.partitions_for_topic(topic) or ()}
-        if not partitions:
-            partitions = {TopicPartition(topic, 0)}
-        reader.assign(partitions)
-        await reader.seek_to_beginning(*partitions)
         found: set[tuple[UUID, str]] = set()
         while batch := await reader.getmany(timeout_ms=QUIET_MS):
             for records in batch.values():
