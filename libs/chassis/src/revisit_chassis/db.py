@@ -4,8 +4,10 @@ Callers get SQLAlchemy Core connections. Row-level security reads `app.clinics`,
 transaction and forgotten with it, so a connection of the pool never carries a tenant over.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -59,6 +61,10 @@ def driver_url(url: str) -> str:
     return "postgresql+asyncpg://" + url.split("://", 1)[1]
 
 
+class NotCommitted(RuntimeError):
+    """A statement of the transaction had failed, so PostgreSQL rolled it back instead."""
+
+
 class Database:
     """One user's connections to one database.
 
@@ -106,15 +112,35 @@ class Database:
         Args:
             clinics: Whose rows row-level security lets through.
         """
-        async with self.engine.begin() as connection:
-            await set_clinics(connection, clinics)
+        text = ",".join(map(str, clinics))
+        async with self._begin(f"BEGIN; SET LOCAL app.clinics = '{{{text}}}'") as connection:
             yield connection
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """Opens a transaction that sees no clinic; for tables whose policy asks for none."""
-        async with self.engine.begin() as connection:
+        async with self._begin("BEGIN") as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _begin(self, opening: str) -> AsyncIterator[AsyncConnection]:
+        """Opens a transaction by a script, which is one round trip whatever it holds.
+
+        SQLAlchemy would send BEGIN by itself and the setting after it. The engine that commits by
+        itself leaves both to us, and with them the connection: one that does not come clean out of
+        its transaction is closed and not pooled.
+        """
+        async with self._autocommit.connect() as connection:
+            driver = await _driver(connection)
+            try:
+                await driver.execute(opening)
+                yield connection
+                ended = await driver.execute("COMMIT")
+            except BaseException:
+                await _abandon(connection, driver)
+                raise
+            if ended != "COMMIT":
+                raise NotCommitted
 
     @asynccontextmanager
     async def single(self) -> AsyncIterator[AsyncConnection]:
@@ -138,6 +164,22 @@ class Database:
     async def close(self) -> None:
         """Closes the pool."""
         await self.engine.dispose()
+
+
+async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+    raw = await connection.get_raw_connection()
+    driver: asyncpg.Connection[Any] = raw.driver_connection
+    return driver
+
+
+async def _abandon(connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:
+    """Rolls back what is open; a connection on which that fails is no use to anybody."""
+    try:
+        await driver.execute("ROLLBACK")
+    except BaseException as error:
+        await connection.invalidate()
+        if isinstance(error, asyncio.CancelledError):
+            raise
 
 
 async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) -> None:

@@ -1,12 +1,27 @@
 """How a process runs: event loop, signals, HTTP server."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+
+
+YOUNG_OBJECTS = 50_000
+"""Objects made between two collections; the interpreter's 700 cost a tenth of a busy API's time."""
+
+
+def settle_memory() -> None:
+    """Takes what the imports made out of the collector's sight, and lets it look less often.
+
+    A batch of events makes thousands of objects that reference counting frees by itself.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def serve_api(app: FastAPI, host: str, port: int) -> None:
@@ -17,6 +32,7 @@ def serve_api(app: FastAPI, host: str, port: int) -> None:
         host: To listen on.
         port: To listen on.
     """
+    settle_memory()
     uvicorn.run(
         app,
         host=host,
@@ -44,4 +60,5 @@ def run_until_signal(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await work(stop)
 
+    settle_memory()
     uvloop.run(run())

@@ -29,7 +29,7 @@ class GroupCommit(Generic[T, R]):
         size: Rows of an item.
         is_shared: Says whether a fault hits everybody (the database is away), so that trying each
             item alone would be in vain.
-        max_rows: Rows of a group at most; a larger item goes alone. Past 256 nothing was gained.
+        max_rows: Rows of a group at most; a larger item goes alone. Past 512 nothing was gained.
         committers: Groups under way at once: one is in the database while the other is prepared.
     """
 
@@ -39,7 +39,7 @@ class GroupCommit(Generic[T, R]):
         *,
         size: Callable[[T], int],
         is_shared: Callable[[BaseException], bool],
-        max_rows: int = 256,
+        max_rows: int = 512,
         committers: int = 2,
     ) -> None:
         self._commit = commit

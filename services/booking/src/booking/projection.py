@@ -113,20 +113,18 @@ def upsert_statement(
     )
 
 
-def stub_statement(table: sa.Table) -> str:
-    """SQL that takes one array a key column and makes rows for the keys that have none."""
-    keys = [column.name for column in table.primary_key]
-    names = ", ".join(keys)
-    return (
-        f"INSERT INTO {table.name} ({names}) SELECT DISTINCT {names} "  # noqa: S608
-        f"FROM unnest({_arrays(table, keys)}) AS named ({names}) ORDER BY {names} "
-        "ON CONFLICT DO NOTHING"
-    )
-
-
-PATIENT_STUBS = stub_statement(tables.patient)
-PRACTITIONER_STUBS = stub_statement(tables.practitioner)
-SERVICE_STUBS = stub_statement(tables.service)
+STUBS = """
+WITH patients AS (
+  INSERT INTO patient (clinic_id, patient_id)
+  SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+), practitioners AS (
+  INSERT INTO practitioner (clinic_id, practitioner_id)
+  SELECT DISTINCT * FROM unnest($3::uuid[], $4::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+)
+INSERT INTO service (clinic_id, service_code)
+SELECT DISTINCT * FROM unnest($5::uuid[], $6::text[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+"""
+"""Rows for whatever is named and not known yet: one statement, because a round trip costs more."""
 SCHEDULES = upsert_statement(
     tables.appointment,
     SCHEDULE_COLUMNS,
@@ -255,24 +253,22 @@ async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Row]) -> 
 
 
 async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
-    patients: list[Row] = []
+    patients: set[Row] = set()
     practitioners: set[Row] = set()
     services: set[Row] = set()
     for event in events:
         data, clinic_id = event.data, event.clinic_id
         if patient_id := getattr(data, "patient_id", None):
-            patients.append((clinic_id, patient_id))
+            patients.add((clinic_id, patient_id))
         if practitioner_id := getattr(data, "practitioner_id", None):
             practitioners.add((clinic_id, practitioner_id))
         if service_code := getattr(data, "service_code", None):
             services.add((clinic_id, service_code))
-    for statement, rows in (
-        (PATIENT_STUBS, patients),
-        (PRACTITIONER_STUBS, practitioners),
-        (SERVICE_STUBS, services),
-    ):
-        if rows:
-            await run(connection, statement, rows)
+    columns: list[list[Any]] = []
+    for rows in (patients, practitioners, services):
+        columns += [[row[0] for row in rows], [row[1] for row in rows]]
+    if any(columns):
+        await connection.exec_driver_sql(STUBS, tuple(columns))
 
 
 async def _erase(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -40,6 +41,40 @@ class Expected:
     """What a field must be, as the end of the sentence "data.x must be ..."."""
 
     text: str
+
+
+class _IdSchema:
+    """A UUID, read into the database driver's own class.
+
+    It is a `uuid.UUID` whose text, hash, order and binary form are made in C. An event's ids are
+    turned into text and bytes about ten times each on their way, which took a tenth of the intake's
+    time with the standard library's class.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            _read_id, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "format": "uuid"}
+
+
+def _read_id(given: object) -> UUID:
+    if isinstance(given, DriverUUID):
+        return given
+    if isinstance(given, UUID):
+        return DriverUUID(given.bytes)
+    if type(given) is str:
+        read = DriverUUID(given)
+        # The driver also reads hyphens that stand in odd places.
+        if str(read) == given.lower():
+            return read
+    raise ValueError("no UUID")
 
 
 class _TimeSchema:
@@ -102,7 +137,11 @@ class _DateSchema:
         return {"type": "string", "format": "date"}
 
 
-Id = Annotated[UUID, Expected("a UUID or the clinic's own identifier, 1 to 64 characters")]
+Id = Annotated[
+    UUID,
+    _IdSchema(),
+    Expected("a UUID or the clinic's own identifier, 1 to 64 characters"),
+]
 Time = Annotated[
     datetime,
     _TimeSchema(),
