@@ -1,8 +1,8 @@
 """Routes of the intake: events in, refused events listed and tried again.
 
 `POST /v1/events` is the platform's busiest route. It takes the body as bytes and needs none of
-FastAPI's dependencies, so it goes past their machinery (two exit stacks and a body parser a
-request) and is a FastAPI route for its documentation only.
+FastAPI's dependencies, so it is called past its routing and is a FastAPI route for its
+documentation only.
 """
 
 import json
@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.routing import request_response
 
-from revisit_chassis.http import ClinicConnection, ClinicId, clinic_of, require
+from revisit_chassis.http import ClinicConnection, ClinicId, ServiceApp, clinic_of, require
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
@@ -66,13 +66,14 @@ class RejectedEventItem(BaseModel):
     replayed_at: datetime | None
 
 
-def mount_intake(app: FastAPI, path: str = "/v1/events") -> None:
+def mount_intake(app: ServiceApp, path: str = "/v1/events") -> None:
     """Adds the intake's routes; the service's lifespan sets `app.state.intake`.
 
     Args:
         app: The service's app.
         path: Where events are posted to.
     """
+    app.direct["POST", path] = post_events
     app.router.routes.append(_EventsRoute(path, post_events, **_documentation()))
     app.include_router(_rejected_routes())
 

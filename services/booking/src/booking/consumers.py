@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.link import Answer, Reply
-from booking.projection import run, upsert_statement
+from booking.projection import run, run_rows, upsert_statement
 from booking.usecases.answers import Received, take_answers
 from revisit_events.consumer import Handler
 from revisit_events.contracts import (
@@ -32,10 +32,7 @@ ON CONFLICT DO NOTHING
 """
 RISKS = upsert_statement(
     tables.appointment,
-    (
-        *("clinic_id", "appointment_id", "patient_id", "no_show_risk_band"),
-        "no_show_risk_precedence",
-    ),
+    tables.reported_risk,
     "no_show_risk_precedence",
     keep=("patient_id",),
 )
@@ -92,7 +89,7 @@ async def on_appointment_no_show_risk_scored(
     now: datetime,  # noqa: ARG001
 ) -> None:
     """Keeps the newest risk band beside the appointment; an unknown appointment becomes a stub."""
-    await run(
+    await run_rows(
         connection,
         RISKS,
         [

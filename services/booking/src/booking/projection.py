@@ -12,7 +12,6 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
@@ -50,55 +49,28 @@ STATUS_AFTER: Mapping[type[EventData], Status] = {
 }
 """Where each event leaves the appointment that it names."""
 
-SCHEDULE_COLUMNS = (
-    *("clinic_id", "appointment_id", "patient_id", "practitioner_id", "service_code"),
-    *("specialty_code", "starts_at", "ends_at", "booked_at", "channel", "modality"),
-    *("no_show_due_at", "schedule_precedence"),
-)
-STATUS_COLUMNS = (
-    *("clinic_id", "appointment_id", "patient_id", "status", "status_at", "cancelled_by"),
-    *("cancel_reason_code", "is_late_cancellation", "marked_by", "status_precedence"),
-)
-VISIT_COLUMNS = tuple(tables.visit.columns.keys())
-LEAD_COLUMNS = tuple(tables.lost_lead.columns.keys())
-CLINIC_COLUMNS = (
-    *("clinic_id", "name", "time_zone", "language", "country", "currency", "live_from"),
-    "precedence",
-)
-PATIENT_COLUMNS = (
-    *("clinic_id", "patient_id", "birth_year", "sex", "language", "time_zone", "family_id"),
-    *("payer", "employer_id", "is_chronic", "acquisition_channel", "acquisition_cost_minor"),
-    *("acquisition_currency", "precedence"),
-)
-
-
-def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
-    dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-    types = [table.c[name].type.compile(dialect) for name in columns]
-    types = [kind.split(" COLLATE")[0] for kind in types]
-    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, start=1))
-
 
 def upsert_statement(
     table: sa.Table,
-    columns: Sequence[str],
+    reported: sa.Table,
     precedence: str,
     *,
     keep: Sequence[str] = (),
     also_set: str = "",
     only_where: str = "",
 ) -> str:
-    """SQL that takes one array a column and lets the greatest precedence of each row stand.
+    """SQL that takes an array of rows and lets the greatest precedence of each row stand.
 
     Args:
         table: Target; its primary key decides what one row is.
-        columns: The columns of one group, keys and precedence included.
+        reported: The type of the rows, `tables.REPORTED`: one group's columns, keys included.
         precedence: Name of the group's precedence column.
         keep: Columns for a new row only.
         also_set: Further assignments where the row changes.
         only_where: Further condition for a change.
     """
     keys = [column.name for column in table.primary_key]
+    columns = reported.columns.keys()
     names, key_names = ", ".join(columns), ", ".join(keys)
     changes = [f"{name} = excluded.{name}" for name in columns if name not in {*keys, *keep}]
     changes += [also_set] if also_set else []
@@ -107,8 +79,8 @@ def upsert_statement(
     # Every name comes from the table objects of this package.
     return (
         f"INSERT INTO {table.name} ({names}) "  # noqa: S608
-        f"SELECT DISTINCT ON ({key_names}) {names} FROM unnest({_arrays(table, columns)}) "
-        f'AS reported ({names}) ORDER BY {key_names}, {precedence} COLLATE "C" DESC '
+        f"SELECT DISTINCT ON ({key_names}) {names} FROM unnest($1::{reported.name}[]) AS reported "
+        f'ORDER BY {key_names}, {precedence} COLLATE "C" DESC '
         f"ON CONFLICT ({key_names}) DO UPDATE SET {', '.join(changes)} WHERE {condition}"
     )
 
@@ -127,7 +99,7 @@ SELECT DISTINCT * FROM unnest($5::uuid[], $6::text[]) ORDER BY 1, 2 ON CONFLICT 
 """Rows for whatever is named and not known yet: one statement, because a round trip costs more."""
 SCHEDULES = upsert_statement(
     tables.appointment,
-    SCHEDULE_COLUMNS,
+    tables.reported_schedule,
     "schedule_precedence",
     keep=("patient_id",),
     # A new plan answers the wish to move the old one.
@@ -135,18 +107,21 @@ SCHEDULES = upsert_statement(
 )
 STATUSES = upsert_statement(
     tables.appointment,
-    STATUS_COLUMNS,
+    tables.reported_status,
     "status_precedence",
     also_set="version = appointment.version + 1",
 )
-VISITS = upsert_statement(tables.visit, VISIT_COLUMNS, "precedence")
-LEADS = upsert_statement(tables.lost_lead, LEAD_COLUMNS, "precedence")
+VISITS = upsert_statement(tables.visit, tables.reported_visit, "precedence")
+LEADS = upsert_statement(tables.lost_lead, tables.reported_lead, "precedence")
 CLINICS = upsert_statement(
-    tables.clinic, CLINIC_COLUMNS, "precedence", also_set="version = clinic.version + 1"
+    tables.clinic,
+    tables.reported_clinic,
+    "precedence",
+    also_set="version = clinic.version + 1",
 )
 PATIENTS = upsert_statement(
     tables.patient,
-    PATIENT_COLUMNS,
+    tables.reported_patient,
     "precedence",
     also_set="version = patient.version + 1",
     only_where="patient.erased_at IS NULL",
@@ -225,9 +200,23 @@ async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: da
         (LEADS, leads),
     ):
         if rows:
-            await run(connection, statement, rows)
+            await run_rows(connection, statement, rows)
     if erased:
         await _erase(connection, erased)
+
+
+async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
+    """Executes a statement that takes one array of rows.
+
+    Of twenty columns and a hundred rows, the driver encodes one array of rows in half the time of
+    twenty arrays, and PostgreSQL reads it in half the time.
+
+    Args:
+        connection: Inside a transaction.
+        statement: SQL of `upsert_statement`.
+        rows: At least one, in the order of the type's columns.
+    """
+    await connection.exec_driver_sql(statement, (rows,))
 
 
 async def run(connection: AsyncConnection, statement: str, rows: Iterable[Row]) -> None:

@@ -189,3 +189,48 @@ link = sa.Table(
     sa.Column("used_at", TIME),
 )
 """Links to /a/{token} that engagement sent; the token itself is stored nowhere."""
+
+
+# What the statements of `projection` take: one group's columns of a table, as a composite type of the
+# database. A column more is a new type beside the old one, which the release before still uses.
+REPORTS = sa.MetaData()
+
+
+def _reported(name: str, table: sa.Table, *columns: str) -> sa.Table:
+    return sa.Table(name, REPORTS, *(sa.Column(column, table.c[column].type) for column in columns))
+
+
+reported_clinic = _reported(
+    "reported_clinic",
+    clinic,
+    *("clinic_id", "name", "time_zone", "language", "country", "currency", "live_from"),
+    "precedence",
+)
+reported_patient = _reported(
+    "reported_patient",
+    patient,
+    *("clinic_id", "patient_id", "birth_year", "sex", "language", "time_zone", "family_id"),
+    *("payer", "employer_id", "is_chronic", "acquisition_channel", "acquisition_cost_minor"),
+    *("acquisition_currency", "precedence"),
+)
+reported_schedule = _reported(
+    "reported_schedule",
+    appointment,
+    *("clinic_id", "appointment_id", "patient_id", "practitioner_id", "service_code"),
+    *("specialty_code", "starts_at", "ends_at", "booked_at", "channel", "modality"),
+    *("no_show_due_at", "schedule_precedence"),
+)
+reported_status = _reported(
+    "reported_status",
+    appointment,
+    *("clinic_id", "appointment_id", "patient_id", "status", "status_at", "cancelled_by"),
+    *("cancel_reason_code", "is_late_cancellation", "marked_by", "status_precedence"),
+)
+reported_risk = _reported(
+    "reported_risk",
+    appointment,
+    *("clinic_id", "appointment_id", "patient_id", "no_show_risk_band"),
+    "no_show_risk_precedence",
+)
+reported_visit = _reported("reported_visit", visit, *visit.columns.keys())
+reported_lead = _reported("reported_lead", lost_lead, *lost_lead.columns.keys())

@@ -12,6 +12,58 @@ revision = "0001"
 down_revision = None
 
 
+REPORTED = (
+    """
+    CREATE TYPE reported_clinic AS (
+      clinic_id uuid, name text, time_zone text, language text, country text, currency text,
+      live_from timestamptz, precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_patient AS (
+      clinic_id uuid, patient_id uuid, birth_year smallint, sex text, language text, time_zone text,
+      family_id uuid, payer text, employer_id uuid, is_chronic boolean, acquisition_channel text,
+      acquisition_cost_minor bigint, acquisition_currency text, precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_schedule AS (
+      clinic_id uuid, appointment_id uuid, patient_id uuid, practitioner_id uuid, service_code text,
+      specialty_code text, starts_at timestamptz, ends_at timestamptz, booked_at timestamptz,
+      channel text, modality text, no_show_due_at timestamptz, schedule_precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_status AS (
+      clinic_id uuid, appointment_id uuid, patient_id uuid, status text, status_at timestamptz,
+      cancelled_by text, cancel_reason_code text, is_late_cancellation boolean, marked_by text,
+      status_precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_risk AS (
+      clinic_id uuid, appointment_id uuid, patient_id uuid, no_show_risk_band text,
+      no_show_risk_precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_visit AS (
+      clinic_id uuid, visit_id uuid, appointment_id uuid, patient_id uuid, practitioner_id uuid,
+      service_code text, specialty_code text, kind text, outcome text, arrived_at timestamptz,
+      started_at timestamptz, completed_at timestamptz, next_visit_due_on date,
+      referral_reason text, referral_urgency text, charged_minor bigint, cost_minor bigint,
+      currency text, precedence text
+    )
+    """,
+    """
+    CREATE TYPE reported_lead AS (
+      clinic_id uuid, lead_id uuid, patient_id uuid, channel text, reason_code text,
+      lost_at timestamptz, precedence text
+    )
+    """,
+)
+
+
 def upgrade() -> None:
     roles = migration_roles(op)
     chassis_schema.create(op, roles)
@@ -190,3 +242,5 @@ def upgrade() -> None:
     protect(op, "identifier", roles)
     protect(op, "link", roles)
     link_lookup(op, "link", roles)
+    for statement in REPORTED:
+        op.execute(statement)
