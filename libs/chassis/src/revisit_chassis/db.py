@@ -168,7 +168,8 @@ class Database:
 
 async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     raw = await connection.get_raw_connection()
-    driver: asyncpg.Connection[Any] = raw.driver_connection
+    driver: asyncpg.Connection[Any] | None = raw.driver_connection
+    assert driver is not None  # noqa: S101  (checked out, so there is one)
     return driver
 
 

@@ -93,9 +93,7 @@ def create_service_app(
     add_problem_handlers(app, problems or {})
     checks = _StateChecks(app)
     app.router.routes.extend(health_routes(checks))
-    app.add_middleware(
-        RequestMiddleware, service=service or title.lower(), direct=app.direct
-    )
+    app.add_middleware(RequestMiddleware, service=service or title.lower(), direct=app.direct)
     _describe_problems(app)
     return app
 

@@ -9,7 +9,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-
 YOUNG_OBJECTS = 50_000
 """Objects made between two collections; the interpreter's 700 cost a tenth of a busy API's time."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriverUUID
+from asyncpg.pgproto.pgproto import UUID as DriverUuid
 from pydantic import TypeAdapter, ValidationError
 
 from revisit_events.catalog import PUBLISHED, UPCASTERS, schema_path, topic_of, upcast
@@ -171,7 +171,7 @@ def _time(text: str) -> datetime:
 
 def _uuid(text: str) -> UUID:
     try:
-        return DriverUUID(text)
+        return DriverUuid(text)
     except ValueError:
         raise InvalidEvent("clinicid must be a UUID") from None
 

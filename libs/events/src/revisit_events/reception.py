@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriverUUID
+from asyncpg.pgproto.pgproto import UUID as DriverUuid
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
@@ -81,7 +81,7 @@ def receive(request: RawRequest, clinic_id: UUID, accepted: Accepted) -> Recepti
         accepted: The types that are taken.
     """
     # The driver's class, as all ids in the events are.
-    reception = Reception(DriverUUID(clinic_id.bytes), request.events)
+    reception = Reception(DriverUuid(clinic_id.bytes), request.events)
     clinic_text = str(clinic_id)
     events = reception.events
     for index, raw in enumerate(request.events):

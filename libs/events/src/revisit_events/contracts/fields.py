@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriverUUID
+from asyncpg.pgproto.pgproto import UUID as DriverUuid
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -65,12 +65,12 @@ class _IdSchema:
 
 
 def _read_id(given: object) -> UUID:
-    if isinstance(given, DriverUUID):
+    if isinstance(given, DriverUuid):
         return given
     if isinstance(given, UUID):
-        return DriverUUID(given.bytes)
+        return DriverUuid(given.bytes)
     if type(given) is str:
-        read = DriverUUID(given)
+        read = DriverUuid(given)
         # The driver also reads hyphens that stand in odd places.
         if str(read) == given.lower():
             return read
