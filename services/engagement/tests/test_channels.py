@@ -348,6 +348,19 @@ def test_waits_stay_between_a_second_and_an_hour_and_a_quarter(
     assert wish is None or delay >= min(wish, 3600)
 
 
+async def test_gateway_that_dribbles_is_given_up() -> None:
+    async def dribble() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.02)
+            yield b" "
+
+    answer = httpx.Response(200, content=dribble())
+    transport = httpx.MockTransport(lambda _: answer)
+    channel = SmsChannel("http://gateway/sms", "Revisit", timeout_seconds=0.1, transport=transport)
+    result = await channel.send(text())
+    assert (result.outcome, result.may_have_arrived) == (Outcome.RETRY, True)
+
+
 async def test_odd_phone_is_refused_without_a_call() -> None:
     with gateway(answering(200)) as (channel, calls):
         assert (await channel.send(text("8 999 000"))).outcome is Outcome.REJECTED

@@ -5,6 +5,7 @@ again with the same key and the same body cannot deliver twice. So nothing here 
 what is not surely taken and not surely refused is asked again.
 """
 
+import asyncio
 import json
 import math
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ class SmsChannel:
         url: Where they are posted.
         sender: Name or number shown to the patient; registered with the gateway.
         places: Calls side by side that it is made for.
-        timeout_seconds: Longest wait for an answer.
+        timeout_seconds: Longest wait at each step; a whole call may take twice that.
         transport: What carries the calls; the network when left out.
     """
 
@@ -52,6 +53,7 @@ class SmsChannel:
     ) -> None:
         self.places = places
         self._url = url
+        self._call_seconds = 2 * timeout_seconds
         self._sender = sender
         self._client = httpx.AsyncClient(
             timeout=timeout_seconds,
@@ -72,14 +74,16 @@ class SmsChannel:
             "sender": self._sender,
         }
         try:
-            answer = await self._client.post(
-                self._url,
-                content=json.dumps(body, ensure_ascii=False).encode(),
-                headers={"Content-Type": "application/json", "Idempotency-Key": key},
-            )
+            # httpx bounds each step; a gateway that dribbles could outlast the sender's lease.
+            async with asyncio.timeout(self._call_seconds):
+                answer = await self._client.post(
+                    self._url,
+                    content=json.dumps(body, ensure_ascii=False).encode(),
+                    headers={"Content-Type": "application/json", "Idempotency-Key": key},
+                )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return SendResult(Outcome.RETRY, "sms_unavailable")
-        except httpx.HTTPError:
+        except (httpx.HTTPError, TimeoutError):
             return SendResult(Outcome.RETRY, "sms_no_answer", may_have_arrived=True)
         return _result(answer)
 

@@ -1,55 +1,48 @@
-"""From a due message to what is to be written about it: facts, the gate's decision, the call. No I/O.
+"""From a due message to what is to be written about it: the gate's decision, the call. No I/O.
 
 What a message went through decides as much as the gate does: one that may have been delivered leaves
 again only as the same SMS under the same key, and is never called dropped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import structlog
 from jinja2 import TemplateError
 
 from engagement.channels.domain import Outgoing
-from engagement.journeys.domain import FOLLOW_UP, planned_start
+from engagement.journeys.domain import FOLLOW_UP
 from engagement.links.domain import Link
 from engagement.messages import notices
 from engagement.messages.content import (
     Draft,
     MessageFacts,
     Person,
-    PublicUrls,
     compose,
     opened_draft,
     person,
     repeated,
     sealed_draft,
 )
-from engagement.messages.domain import Channel, LegalClass, MessageState, WaitingFor
-from engagement.messages.gate import (
-    AppointmentFact,
-    Check,
-    Decision,
-    Situation,
-    Verdict,
-    decide,
-)
+from engagement.messages.domain import Channel, MessageState, WaitingFor
+from engagement.messages.gate import Check, Decision, Situation, Verdict, decide
 from engagement.messages.ledger import decision_json
-from engagement.messages.policy import policy_of
+from engagement.messages.situation import (
+    Background,
+    appointment_fact,
+    channel_called,
+    facts_of,
+    situation_of,
+)
 from engagement.messages.store import Decided, DueMessage, Standing
-from engagement.messages.windows import local_day, zone_of
-from engagement.rendering.domain import supported_language
 from engagement.tasks.domain import NewTask
 from revisit_chassis.clock import Clock
-from revisit_chassis.crypto import Keyring
 from revisit_events.envelope import AnyEvent, new_event
 
 # Real time after which a message that waits for nothing known is judged again.
 HOLDS = {"paused": timedelta(seconds=30), "contact_unreadable": timedelta(seconds=30)}
 FEED_HOLDS = timedelta(seconds=3)
-Patient = tuple[UUID, UUID]
 
 log = structlog.get_logger()
 
@@ -88,35 +81,6 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
-    """All that a batch is judged by, besides the messages themselves.
-
-    Args:
-        keyring: Opens contacts, seals drafts.
-        urls: Where links lead.
-        channels: Channels that are configured.
-        is_feed_fresh: Whether the events of the last minute have been applied.
-        consent: What stands for a patient, by purpose and channel.
-        pauses: Scopes paused in a clinic.
-        sent: When messages that count towards the cap left for a patient; grows with the batch.
-        clock: Business time.
-        real_now: Real time, for waits.
-        lease_until: Real time until which those that leave stay claimed.
-    """
-
-    keyring: Keyring
-    urls: PublicUrls
-    channels: frozenset[Channel]
-    is_feed_fresh: bool
-    consent: Mapping[Patient, Mapping[tuple[str, str], str]]
-    pauses: Mapping[UUID, frozenset[str]]
-    sent: dict[Patient, list[tuple[UUID, datetime]]]
-    clock: Clock
-    real_now: datetime
-    lease_until: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class _Case:
     """One message with what was found out about it."""
 
@@ -134,12 +98,6 @@ class _Case:
     @property
     def may_have_arrived(self) -> bool:
         return self.situation.called_by is not None
-
-
-def moment(row: DueMessage, clock: Clock) -> datetime:
-    """When a message is judged: at its due time, or now when it has waited."""
-    at = clock.now() if row.waiting_for else clock.at(row.due_at)
-    return max(at, row.decided_at) if row.decided_at else at
 
 
 def judge(rows: Sequence[DueMessage], background: Background) -> Judged:
@@ -169,10 +127,10 @@ def judged_odd(row: DueMessage, error: str, at: datetime) -> Judged:
     """
     detail = f"the message could not be judged: {error}"
     check = Check("judgement", Verdict.DROP, detail, "not_judged")
-    called_by = _called_by(row)
+    called_by = channel_called(row)
     decision = Decision(Verdict.DROP, check.reason, called_by, None, (check,))
     judged = Judged()
-    facts = _facts(row)
+    facts = facts_of(row)
     if called_by is not None:
         judged.decided.append(_decided(row, MessageState.UNCERTAIN, decision, at))
         judged.tasks.append(notices.uncertain(facts, at))
@@ -204,7 +162,7 @@ def still_stands(ready: Ready, now: Standing, clock: Clock, *, is_feed_fresh: bo
             is_erased=now.erased_at is not None,
             is_released=now.is_released,
             pauses=frozenset(now.pauses),
-            appointment=_appointment(now.appointment_status, now.starts_at),
+            appointment=appointment_fact(now.appointment_status, now.starts_at),
             is_subject_theirs=before.journey != FOLLOW_UP or now.completed_at is not None,
             is_feed_fresh=is_feed_fresh,
         )
@@ -214,51 +172,10 @@ def still_stands(ready: Ready, now: Standing, clock: Clock, *, is_feed_fresh: bo
 
 def _case(row: DueMessage, background: Background) -> _Case:
     whom = person(background.keyring, row.clinic_id, row.patient_id, row.contact_ciphertext)
-    facts = _facts(row)
+    facts = facts_of(row)
     draft = opened_draft(background.keyring, facts, row.draft)
-    situation = _situation(row, whom, background)
+    situation = situation_of(row, whom, background)
     return _Case(row, facts, whom, draft, situation, decide(situation))
-
-
-def _situation(row: DueMessage, whom: Person, background: Background) -> Situation:
-    at, key = moment(row, background.clock), (row.clinic_id, row.patient_id)
-    start, end = local_day(at, zone_of(row.time_zone))
-    expected = planned_start(row.journey, row.occurrence)
-    return Situation(
-        now=at,
-        journey=row.journey,
-        legal_class=LegalClass(row.legal_class),
-        expires_at=row.expires_at,
-        time_zone=row.time_zone,
-        policy=policy_of(row.country),
-        reachable=frozenset(whom.address) & background.channels,
-        consent=background.consent.get(key, {}),
-        is_erased=row.erased_at is not None,
-        is_released=row.is_released,
-        pauses=background.pauses.get(row.clinic_id, frozenset()),
-        sent_on_day=sum(
-            start <= left_at < end
-            for message_id, left_at in background.sent.get(key, ())
-            if message_id != row.message_id
-        ),
-        needs_appointment=expected is not None,
-        appointment=_appointment(row.appointment_status, row.starts_at),
-        planned_start=expected,
-        is_subject_theirs=row.journey != FOLLOW_UP or row.completed_at is not None,
-        is_contact_unreadable=whom.is_unreadable,
-        called_by=_called_by(row),
-        is_feed_fresh=background.is_feed_fresh,
-    )
-
-
-def _appointment(status: str | None, starts_at: datetime | None) -> AppointmentFact | None:
-    return None if status is None else AppointmentFact(status, starts_at)
-
-
-def _called_by(row: DueMessage) -> Channel | None:
-    """The channel that may have delivered the message already."""
-    was_called = row.state == MessageState.SENDING or row.waiting_for == WaitingFor.ANSWER
-    return Channel(row.channel) if was_called and row.channel is not None else None
 
 
 def _is_lost(case: _Case) -> bool:
@@ -389,7 +306,7 @@ def _decided(
     draft: bytes | None = None,
 ) -> Decided:
     # A message that may have arrived keeps the channel and the moment of that call.
-    called_by = _called_by(row)
+    called_by = channel_called(row)
     return Decided(
         clinic_id=row.clinic_id,
         message_id=row.message_id,
@@ -404,20 +321,4 @@ def _decided(
         waiting_for=waiting_for,
         lease_until=lease_until,
         draft=draft,
-    )
-
-
-def _facts(row: DueMessage) -> MessageFacts:
-    return MessageFacts(
-        clinic_id=row.clinic_id,
-        message_id=row.message_id,
-        patient_id=row.patient_id,
-        journey=row.journey,
-        legal_class=row.legal_class,
-        subject_id=row.subject_id,
-        clinic_name=row.clinic_name,
-        time_zone=row.time_zone,
-        language=supported_language(row.language, row.clinic_language),
-        completed_at=row.completed_at,
-        starts_at=row.starts_at,
     )

@@ -26,17 +26,15 @@ from engagement.messages.domain import (
     retry_delay,
 )
 from engagement.messages.judge import (
-    Background,
     Judged,
-    Patient,
     Ready,
     judge,
     judged_odd,
-    moment,
     still_stands,
 )
 from engagement.messages.keys import Keys
 from engagement.messages.policy import policy_of
+from engagement.messages.situation import Background, Patient, moment
 from engagement.messages.store import Claim, DueMessage, Settled
 from engagement.tasks.domain import NewTask
 from engagement.tasks.usecases import open_tasks
