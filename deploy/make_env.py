@@ -23,16 +23,20 @@ def environment_names() -> list[str]:
         for service in SERVICES
         for role in ("", "_WORKER", "_OWNER")
     ]
-    return ["POSTGRES_PASSWORD", *passwords, "KAFKA_CLUSTER_ID"]
+    return ["POSTGRES_PASSWORD", *passwords, "KAFKA_CLUSTER_ID", "ENGAGEMENT_CALLBACK_SECRET"]
 
 
 def write_environment(root: Path) -> list[Path]:
     """Writes what is missing below the project's root; gives the files written."""
     written = []
     env = root / ".env"
-    if not env.exists():
-        env.touch(mode=0o600)
-        env.write_text("".join(f"{name}={_value(name)}\n" for name in environment_names()))
+    env.touch(mode=0o600)
+    kept = env.read_text()
+    known = {line.partition("=")[0] for line in kept.splitlines()}
+    if missing := [name for name in environment_names() if name not in known]:
+        # A file of an earlier version keeps its passwords and gets what was added since.
+        kept += "" if kept.endswith("\n") or not kept else "\n"
+        env.write_text(kept + "".join(f"{name}={_value(name)}\n" for name in missing))
         written.append(env)
     folder = root / "deploy" / "secrets"
     folder.mkdir(mode=0o700, exist_ok=True)

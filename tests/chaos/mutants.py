@@ -114,14 +114,15 @@ def send_before_claim() -> None:
         if not claims:
             return 0
         desk = usecases.Desk(
-            self._keyring, self._urls, frozenset(self._channels), self._is_feed_fresh()
+            self._keys, self._urls, frozenset(self._channels), self._is_feed_fresh()
         )
         clinics = {one.clinic_id for one in claims}
         async with self._database.transaction(clinics) as connection:
             now = sender._real_now()
             ready = await usecases.prepare(connection, claims, desk, clock, now, lease_until)
-            results = await self._send(ready, lease_until)
-        await self._settle(results, clock, lease_until)
+            results = [(one, await self._call(one, lease_until)) for one in ready]
+        if results:
+            await self._settle(results, clock, lease_until)
         return len(claims)
 
     _replace(sender.MessageSender, "run_due", run_due)

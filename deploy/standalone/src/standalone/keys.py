@@ -1,6 +1,7 @@
 """Keys and tokens of the embedded default, kept in its data folder."""
 
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -33,6 +34,11 @@ class Keys:
         """Keys that encrypt contact data."""
         return self.data_dir / "keyring.json"
 
+    @property
+    def callback_secret(self) -> Path:
+        """What the SMS gateway signs its delivery receipts with."""
+        return self.data_dir / "callback-secret"
+
     def ensure(self) -> None:
         """Makes what is missing."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,6 +48,9 @@ class Keys:
             self.jwks.write_text(json.dumps(jwks_of(self.signing_key)))
         if not self.keyring.exists():
             generate_keyring(self.keyring)
+        if not self.callback_secret.exists():
+            self.callback_secret.touch(mode=0o600)
+            self.callback_secret.write_text(secrets.token_urlsafe(32))
 
     def issue(self, role: str, clinic_id: UUID | None) -> str:
         """Gives a signed token.

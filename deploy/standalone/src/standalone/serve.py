@@ -249,6 +249,8 @@ class _Platform:
             values |= {
                 "smtp_url": self._environment["ENGAGEMENT_SMTP_URL"],
                 "sms_url": self._environment["ENGAGEMENT_SMS_URL"],
+                "callback_secret": self._environment.get("ENGAGEMENT_CALLBACK_SECRET")
+                or self._keys.callback_secret.read_text(),
                 "booking_public_url": f"{self.base_url}/booking",
                 "feedback_public_url": f"{self.base_url}/feedback",
             }

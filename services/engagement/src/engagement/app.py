@@ -12,8 +12,10 @@ from engagement.consumers import HANDLERS
 from engagement.links import pages
 from engagement.messages import api as messages_api
 from engagement.messages.content import PublicUrls
+from engagement.messages.dispatch import ChannelPort
 from engagement.messages.domain import Channel
-from engagement.messages.sender import ChannelPort, MessageSender
+from engagement.messages.keys import Keys
+from engagement.messages.sender import MessageSender
 from engagement.pauses import api as pauses_api
 from engagement.settings import Settings
 from engagement.tasks import api as tasks_api
@@ -75,7 +77,7 @@ def build_worker(settings: Settings, *, clock: Clock) -> Worker:
             MessageSender(
                 database,
                 worker_database,
-                keyring=Keyring.load(settings.keyring),
+                keys=Keys(lambda: Keyring.load(settings.keyring)),
                 channels=channels,
                 urls=PublicUrls(
                     engagement=settings.public_url,

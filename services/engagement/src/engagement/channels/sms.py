@@ -1,25 +1,34 @@
 """Text messages over the generic gateway contract (design section 9).
 
 Each call carries the message id as `Idempotency-Key`: whatever happened to an earlier call, asking
-again with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`.
+again with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`:
+what is not surely taken and not surely refused is asked again.
 """
 
 import asyncio
 import json
+import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
+import structlog
 
 from engagement.channels.domain import Outgoing, is_phone
 from engagement.messages.domain import Outcome, SendResult
 
-_OK = 200
 _SERVER_ERROR = 500
 _UNAVAILABLE = 503
-# The gateway's troubles or ours, not the message's: asked again.
-_PASSING = frozenset({401, 403, 404, 405, 408, 409, 425, 429})
-_REFUSALS = frozenset({"rejected", "failed", "undeliverable"})
+_CONFLICT = 409
+# What only the message itself can be guilty of. Everything else is the gateway's trouble or ours.
+_MESSAGE_REFUSED = frozenset({400, 410, 413, 422})
+# Our credentials, our credit or our address is wrong: nothing leaves until a person mends it.
+_OUR_FAULT = frozenset({401, 402, 403, 404, 405})
+_TAKEN = frozenset({"accepted", "queued", "sent", "delivered"})
+_REFUSED = frozenset({"failed", "rejected"})
+_LONGEST_PROVIDER_ID = 200
+
+log = structlog.get_logger()
 
 
 class SmsChannel:
@@ -28,19 +37,30 @@ class SmsChannel:
     Args:
         url: Where they are posted.
         sender: Name or number shown to the patient; registered with the gateway.
-        connections: Most calls at a time.
-        timeout_seconds: Longest wait for an answer.
+        places: Calls side by side that it is made for.
+        timeout_seconds: Longest wait at each step; a whole call may take twice that.
+        transport: What carries the calls; the network when left out.
     """
 
     def __init__(
-        self, url: str, sender: str, *, connections: int = 32, timeout_seconds: float = 20.0
+        self,
+        url: str,
+        sender: str,
+        *,
+        places: int = 32,
+        timeout_seconds: float = 20.0,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self.places = places
         self._url = url
+        self._call_seconds = 2 * timeout_seconds
         self._sender = sender
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        # The pool's own queue is searched at every answer: a hundred waiting calls cost five times one.
-        self._places = asyncio.Semaphore(connections)
-        self._client = httpx.AsyncClient(timeout=timeout_seconds, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=timeout_seconds,
+            limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
+            trust_env=False,
+            transport=transport,
+        )
 
     async def send(self, outgoing: Outgoing) -> SendResult:
         """Hands one message in; never raises for what a gateway or a network does."""
@@ -54,7 +74,8 @@ class SmsChannel:
             "sender": self._sender,
         }
         try:
-            async with self._places:
+            # httpx bounds each step; a gateway that dribbles could outlast the sender's lease.
+            async with asyncio.timeout(self._call_seconds):
                 answer = await self._client.post(
                     self._url,
                     content=json.dumps(body, ensure_ascii=False).encode(),
@@ -62,7 +83,7 @@ class SmsChannel:
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return SendResult(Outcome.RETRY, "sms_unavailable")
-        except httpx.HTTPError:
+        except (httpx.HTTPError, TimeoutError):
             return SendResult(Outcome.RETRY, "sms_no_answer", may_have_arrived=True)
         return _result(answer)
 
@@ -73,24 +94,46 @@ class SmsChannel:
 
 def _result(answer: httpx.Response) -> SendResult:
     code = answer.status_code
-    if code >= _SERVER_ERROR or code in _PASSING or code < _OK:
-        wish = _retry_after_seconds(answer.headers.get("Retry-After"))
-        return SendResult(
-            Outcome.RETRY,
-            f"http_{code}",
-            retry_after_seconds=wish,
-            may_have_arrived=code >= _SERVER_ERROR and code != _UNAVAILABLE,
-        )
-    if not answer.is_success:
+    if answer.is_success:
+        return _result_of_body(answer)
+    if code in _MESSAGE_REFUSED:
         return SendResult(Outcome.REJECTED, f"http_{code}")
+    if code in _OUR_FAULT:
+        log.error("sms.gateway_refuses_us", status=code)
+    return SendResult(
+        Outcome.RETRY,
+        f"http_{code}",
+        retry_after_seconds=_retry_after_seconds(answer.headers.get("Retry-After")),
+        # 409: an earlier call under this key is still being worked on.
+        may_have_arrived=code == _CONFLICT or (code >= _SERVER_ERROR and code != _UNAVAILABLE),
+    )
+
+
+def _result_of_body(answer: httpx.Response) -> SendResult:
+    """By the contract's words alone: an answer that says something else has not said "taken"."""
     try:
         said = answer.json()
-        provider_id, status = said.get("provider_id"), said.get("status")
-    except (ValueError, AttributeError):
-        provider_id = status = None
-    if status in _REFUSALS:
-        return SendResult(Outcome.REJECTED, f"gateway_{status}", provider_id)
-    return SendResult(Outcome.SENT, f"http_{code}", str(provider_id) if provider_id else None)
+    except ValueError:
+        said = None
+    fields = said if isinstance(said, dict) else {}
+    status = fields.get("status")
+    word = status.lower() if isinstance(status, str) else ""
+    provider_id = _provider_id(fields.get("provider_id"))
+    if word in _TAKEN:
+        return SendResult(Outcome.SENT, f"gateway_{word}", provider_id)
+    if word in _REFUSED:
+        return SendResult(Outcome.REJECTED, f"gateway_{word}", provider_id)
+    return SendResult(
+        Outcome.RETRY, "gateway_unclear", provider_id=provider_id, may_have_arrived=True
+    )
+
+
+def _provider_id(value: object) -> str | None:
+    """A gateway's id as text fit to be stored; some count, some say anything."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    text = "".join(one for one in str(value) if one.isprintable())
+    return text[:_LONGEST_PROVIDER_ID] or None
 
 
 def _retry_after_seconds(value: str | None) -> float | None:
@@ -98,10 +141,10 @@ def _retry_after_seconds(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return seconds if math.isfinite(seconds) else None

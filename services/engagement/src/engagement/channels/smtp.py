@@ -2,7 +2,9 @@
 
 SMTP has no idempotency key: once the content is on its way and no answer comes, nobody can tell
 whether the letter was taken. That, and only that, is `uncertain`; everything before it is a plain
-failure that may be tried again.
+failure that may be tried again. A refusal for good (5xx) is the letter's fault only where the
+server has heard of it: at its recipient and its content. Before that it refuses us, and the letters
+wait.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiosmtplib
+import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from engagement.channels.domain import Outgoing, is_address
@@ -20,11 +23,15 @@ from engagement.messages.domain import Outcome, SendResult
 
 _START_INPUT = 354
 _COMPLETED = 250
+_CLOSING = 421
 _PERMANENT = 500
 # A server that does not answer is left alone this long, so that a batch fails at once and not one
 # by one.
 _REST_SECONDS = 1.0
+_RESET_SECONDS = 2.0
 _FAULTS = (SMTPException, OSError, TimeoutError)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +73,20 @@ class SmtpChannel:
     Args:
         url: Address of the server, see `SmtpAddress`.
         sender: Address in `From` and of the envelope.
-        connections: How many are kept open.
-        timeout_seconds: Longest wait for one answer of the server.
+        places: Connections kept open, so also the calls side by side.
+        timeout_seconds: Longest wait for the server to take the envelope, and again for its answer
+            to the content.
     """
 
     def __init__(
-        self, url: str, sender: str, *, connections: int = 8, timeout_seconds: float = 20.0
+        self, url: str, sender: str, *, places: int = 8, timeout_seconds: float = 20.0
     ) -> None:
+        self.places = places
         self._address = SmtpAddress.parse(url)
         self._sender = sender
         self._timeout_seconds = timeout_seconds
         self._free: asyncio.LifoQueue[SMTP | None] = asyncio.LifoQueue()
-        for _ in range(connections):
+        for _ in range(places):
             self._free.put_nowait(None)
         self._rest_until = 0.0
 
@@ -109,26 +118,54 @@ class SmtpChannel:
     async def _deliver(
         self, client: SMTP | None, to: str, content: bytes
     ) -> tuple[SMTP | None, SendResult]:
-        """The four steps of a delivery; a kept connection that died in the meantime is replaced once."""
-        for is_last in (client is None, True):
-            try:
-                client = client if client is not None else await self._connect()
-                await client.mail(self._sender, timeout=self._timeout_seconds)
-                await client.rcpt(to, timeout=self._timeout_seconds)
-                answer = await client.execute_command(b"DATA", timeout=self._timeout_seconds)
-            except SMTPResponseException as refusal:
-                return await _after_refusal(client, refusal.code)
-            except _FAULTS:
-                _close(client)
-                client = None
-                if is_last:
-                    self._rest_until = time.monotonic() + _REST_SECONDS
-                    return None, SendResult(Outcome.RETRY, "smtp_unavailable")
-            else:
-                if answer.code != _START_INPUT:
-                    return await _after_refusal(client, answer.code)
-                return await self._hand_over(client, content)
-        raise AssertionError  # the second round always returns
+        """Envelope, then content; a kept connection that died in the meantime is replaced once."""
+        is_fresh = client is None
+        refusal: SendResult | None = None
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                while True:
+                    client = client if client is not None else await self._connect()
+                    try:
+                        refusal = await self._envelope(client, to)
+                        break
+                    except _FAULTS:
+                        if is_fresh:
+                            raise
+                        _close(client)
+                        client, is_fresh = None, True
+        except _FAULTS as error:
+            _close(client)
+            if isinstance(error, SMTPResponseException) and error.code >= _PERMANENT:
+                log.error("smtp.server_refuses_us", code=error.code)  # noqa: TRY400  # expected
+            self._rest_until = time.monotonic() + _REST_SECONDS
+            return None, SendResult(Outcome.RETRY, "smtp_unavailable")
+        except BaseException:
+            _close(client)
+            raise
+        if refusal is not None:
+            return await _after_refusal(client, refusal)
+        return await self._hand_over(client, content)
+
+    async def _envelope(self, client: SMTP, to: str) -> SendResult | None:
+        """Brings the server to the point where it awaits the content, or says why it does not.
+
+        Raises:
+            SMTPException: The connection does not serve any more.
+        """
+        try:
+            await client.mail(self._sender, timeout=self._timeout_seconds)
+        except SMTPResponseException as error:
+            if error.code == _CLOSING:
+                raise
+            if error.code >= _PERMANENT:
+                log.error("smtp.sender_refused", code=error.code)  # noqa: TRY400  # expected
+            return SendResult(Outcome.RETRY, f"smtp_{error.code}")
+        try:
+            await client.rcpt(to, timeout=self._timeout_seconds)
+        except SMTPResponseException as error:
+            return _refused(error.code)
+        answer = await client.execute_command(b"DATA", timeout=self._timeout_seconds)
+        return None if answer.code == _START_INPUT else _refused(answer.code)
 
     async def _connect(self) -> SMTP:
         if time.monotonic() < self._rest_until:
@@ -144,35 +181,46 @@ class SmtpChannel:
             local_hostname="localhost",
             timeout=self._timeout_seconds,
         )
-        await client.connect()
+        try:
+            await client.connect()
+        except BaseException:
+            client.close()
+            raise
         return client
 
     async def _hand_over(self, client: SMTP, content: bytes) -> tuple[SMTP | None, SendResult]:
         """Past this point a lost answer means that nobody knows."""
         protocol = client.protocol
+        if protocol is None:
+            return None, SendResult(Outcome.RETRY, "smtp_unavailable")
         try:
-            if protocol is None:
-                raise aiosmtplib.SMTPServerDisconnected("closed between two commands")
             protocol.write(content + b".\r\n")
             answer = await protocol.read_response(timeout=self._timeout_seconds)
         except _FAULTS:
             _close(client)
             return None, SendResult(Outcome.UNCERTAIN, "smtp_connection_lost")
+        except BaseException:
+            _close(client)
+            raise
         if answer.code == _COMPLETED:
             return client, SendResult(Outcome.SENT, "smtp_250")
-        return await _after_refusal(client, answer.code)
+        return await _after_refusal(client, _refused(answer.code))
 
 
-async def _after_refusal(client: SMTP | None, code: int) -> tuple[SMTP | None, SendResult]:
-    """What a negative answer means; the connection goes on with a clean state."""
+def _refused(code: int) -> SendResult:
+    """What a negative answer about a recipient or a content means."""
     outcome = Outcome.REJECTED if code >= _PERMANENT else Outcome.RETRY
-    if client is not None:
-        try:
-            await client.rset(timeout=5)
-        except _FAULTS:
-            _close(client)
-            client = None
-    return client, SendResult(outcome, f"smtp_{code}")
+    return SendResult(outcome, f"smtp_{code}")
+
+
+async def _after_refusal(client: SMTP, result: SendResult) -> tuple[SMTP | None, SendResult]:
+    """The connection goes on with a clean state, if it goes on."""
+    try:
+        await client.rset(timeout=_RESET_SECONDS)
+    except _FAULTS:
+        _close(client)
+        return None, result
+    return client, result
 
 
 def _close(client: SMTP | None) -> None:

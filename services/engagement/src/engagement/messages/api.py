@@ -10,14 +10,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 
-from engagement.messages import notices, queries
-from engagement.messages.content import MessageFacts
+from engagement.messages import queries, receipts
 from revisit_chassis.http import ChassisDep, ClinicConnection, ClinicId, Now, require
 from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem, validation_problem
 from revisit_events.contracts.fields import NO_NUL
-from revisit_events.outbox import publish
 
 router = APIRouter(tags=["messages"])
 Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=NO_NUL)]
@@ -62,11 +60,16 @@ class TimelineEntry(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What a provider reports of a message."""
+    """What a provider reports of a message.
+
+    Args:
+        id: The message's, as the gateway got it.
+        status: `delivered`, `failed` or `rejected`; `accepted`, `queued` and `sent` are taken and
+            change nothing.
+    """
 
     id: UUID
-    clinic_id: UUID
-    status: Literal["delivered", "failed"]
+    status: Literal["accepted", "queued", "sent", "delivered", "failed", "rejected"]
 
 
 @router.get("/v1/messages", dependencies=[Depends(require("messages:read"))])
@@ -139,11 +142,12 @@ async def take_receipt(
     state: ChassisDep,
     now: Now,
 ) -> Response:
-    """Takes a delivery receipt: JSON signed in `X-Signature` by HMAC-SHA256 over the raw body."""
+    """Takes a delivery receipt: JSON signed in `X-Signature` by HMAC-SHA256 over the raw body.
+
+    One about an unknown message, repeated or late changes nothing and is answered the same.
+    """
     secret: str | None = request.app.state.callback_secret
-    body = await request.body()
-    if len(body) > LARGEST_RECEIPT:
-        raise Problem(413, "too-large", "A receipt has at most 64 KiB.")
+    body = await _limited_body(request)
     given = request.headers.get("x-signature", "")
     if not secret or not hmac.compare_digest(_signature(secret, body), given.encode()):
         raise Problem(401, "wrong-signature", "The receipt is not signed with the shared secret.")
@@ -151,18 +155,26 @@ async def take_receipt(
         receipt = Receipt.model_validate_json(body)
     except ValidationError as error:
         raise validation_problem(error.errors()) from error
-    async with state.database.transaction((receipt.clinic_id,)) as connection:
-        row = await queries.note_delivery(
-            connection, receipt.clinic_id, receipt.id, receipt.status, now
-        )
-        if row is not None:
-            facts = _facts(row)
-            if receipt.status == "delivered":
-                event = notices.delivered(facts, row.step, row.channel, now)
-            else:
-                event = notices.failed(facts, row.step, row.channel, "not_delivered", now)
-            await publish(connection, [event])
+    delivery = receipts.WORDS[receipt.status]
+    if delivery is None:
+        return Response(status_code=204)
+    async with state.database.connect() as connection:
+        clinic_id = await queries.clinic_of(connection, receipt.id)
+    if clinic_id is None:
+        return Response(status_code=204)
+    async with state.database.transaction((clinic_id,)) as connection:
+        await receipts.take_receipt(connection, clinic_id, receipt.id, delivery, now)
     return Response(status_code=204)
+
+
+async def _limited_body(request: Request) -> bytes:
+    """The body, given up as soon as it is too long: who sends it is not known yet."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_RECEIPT:
+            raise Problem(413, "too-large", "A receipt has at most 64 KiB.")
+    return bytes(body)
 
 
 def _signature(secret: str, body: bytes) -> bytes:
@@ -199,20 +211,4 @@ def _message(row: Any) -> Message:
         expires_at=row.expires_at,
         sent_at=row.decided_at if row.state in {"sent", "uncertain"} else None,
         delivery=row.delivery,
-    )
-
-
-def _facts(row: Any) -> MessageFacts:
-    return MessageFacts(
-        clinic_id=row.clinic_id,
-        message_id=row.message_id,
-        patient_id=row.patient_id,
-        journey=row.journey,
-        legal_class=row.legal_class,
-        subject_id=row.subject_id,
-        clinic_name="",
-        time_zone="UTC",
-        language="en",
-        completed_at=None,
-        starts_at=None,
     )

@@ -20,7 +20,10 @@ class LegalClass(StrEnum):
 
 
 class Channel(StrEnum):
-    """A way to a patient, in the order in which one is chosen."""
+    """A way to a patient, in the order in which one is chosen.
+
+    E-mail has no key by which a repeat is recognised, so a letter is never asked for twice.
+    """
 
     EMAIL = "email"
     SMS = "sms"
@@ -43,6 +46,7 @@ class Outcome(StrEnum):
     RETRY = "retry"  # surely not taken; worth another attempt
     REJECTED = "rejected"  # surely not taken, and never will be
     UNCERTAIN = "uncertain"  # unknown, and asking again could deliver it twice
+    WITHDRAWN = "withdrawn"  # not called: what it was decided by has changed since
 
 
 @dataclass(frozen=True, slots=True)

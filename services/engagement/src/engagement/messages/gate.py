@@ -87,6 +87,9 @@ class Situation:
         needs_appointment: Whether the message depends on an appointment.
         appointment: The appointment it depends on.
         planned_start: The start it was planned for.
+        is_subject_theirs: Whether the visit it is about is (still) known as this patient's.
+        is_contact_unreadable: Whether there is a contact block that cannot be opened now.
+        called_by: The channel that may have delivered it already: only a repeat there is safe.
         is_feed_fresh: Whether the events of the last minute have been applied.
     """
 
@@ -105,6 +108,9 @@ class Situation:
     needs_appointment: bool = False
     appointment: AppointmentFact | None = None
     planned_start: datetime | None = None
+    is_subject_theirs: bool = True
+    is_contact_unreadable: bool = False
+    called_by: Channel | None = None
     is_feed_fresh: bool = True
 
 
@@ -131,8 +137,11 @@ def decide(situation: Situation) -> Decision:
 
 
 def chosen_channel(situation: Situation) -> Channel | None:
-    """The first channel, e-mail before SMS, that reaches the patient and is allowed for the class."""
-    for channel in Channel:
+    """The first channel that reaches the patient and is allowed for the class.
+
+    The one that was called already comes first, then e-mail before SMS.
+    """
+    for channel in sorted(Channel, key=lambda one: one is not situation.called_by):
         if channel in situation.reachable and _is_allowed(situation, channel):
             return channel
     return None
@@ -142,6 +151,7 @@ def _checks(situation: Situation, channel: Channel | None) -> Iterator[Check]:
     yield _erasure(situation)
     yield _release(situation)
     yield _expiry(situation)
+    yield _subject(situation)
     if situation.needs_appointment:
         yield _appointment(situation)
         yield _feed(situation)
@@ -175,10 +185,17 @@ def _expiry(situation: Situation) -> Check:
     return _passed("expiry", limit)
 
 
+def _subject(situation: Situation) -> Check:
+    if not situation.is_subject_theirs:
+        detail = "the visit is not known as this patient's any more"
+        return Check("subject", Verdict.DROP, detail, "visit_moved")
+    return _passed("subject", "the message is about this patient")
+
+
 def _appointment(situation: Situation) -> Check:
     fact = situation.appointment
     if fact is None or fact.starts_at is None:
-        detail = "nothing is known of the appointment"
+        detail = "nothing is known of the appointment of this patient"
         return Check("appointment", Verdict.DROP, detail, "appointment_unknown")
     detail = f"{fact.status}, starts at {fact.starts_at.isoformat()}"
     if fact.status not in ANSWERABLE:
@@ -196,6 +213,9 @@ def _feed(situation: Situation) -> Check:
 
 
 def _contact(situation: Situation) -> Check:
+    if situation.is_contact_unreadable:
+        detail = "the contact is kept under a key that is not in the key ring"
+        return Check("contact", Verdict.WAIT, detail, "contact_unreadable")
     if not situation.reachable:
         return Check("contact", Verdict.DROP, "no address is known", "no_channel")
     return _passed("contact", "reachable by " + ", ".join(sorted(situation.reachable)))

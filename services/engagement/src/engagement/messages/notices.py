@@ -55,6 +55,29 @@ def failed(
     )
 
 
+def not_delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+    """The provider reports that the message did not arrive.
+
+    Another event than `failed`: a doubt may have been told before under that id.
+    """
+    return new_event(
+        MessageFailed(
+            message_id=facts.message_id,
+            patient_id=facts.patient_id,
+            journey=facts.journey,
+            step=step,
+            channel=channel,
+            legal_class=facts.legal_class,
+            reason_code="not_delivered",
+        ),
+        source=SOURCE,
+        clinic_id=facts.clinic_id,
+        time=at,
+        sequence=2,
+        id=f"{facts.message_id}:not_delivered",
+    )
+
+
 def delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
     """The provider reports that the message arrived."""
     return new_event(

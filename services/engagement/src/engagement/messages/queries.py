@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -71,17 +71,55 @@ async def timeline(
     return rows.all()
 
 
-async def note_delivery(
-    connection: AsyncConnection, clinic_id: UUID, message_id: UUID, delivery: str, at: datetime
-) -> Any | None:
-    """Notes what the provider reported; gives the message when this changed it.
+class SentMessage(NamedTuple):
+    """A message that a receipt is about."""
 
-    Receipts come late, repeated and out of order: `delivered` stands over `failed`.
-    """
-    rows = await connection.exec_driver_sql(
-        "UPDATE message SET delivery = $3, delivery_at = $4 "
-        "WHERE clinic_id = $1 AND message_id = $2 AND state IN ('sending', 'sent', 'uncertain') "
-        "AND (delivery IS NULL OR (delivery = 'failed' AND $3::text = 'delivered')) RETURNING *",
+    clinic_id: UUID
+    message_id: UUID
+    patient_id: UUID
+    journey: str
+    step: str
+    legal_class: str
+    subject_id: UUID
+    state: str
+    calls: int
+    channel: str | None
+    delivery: str | None
+    decided_at: datetime | None
+
+
+async def clinic_of(connection: AsyncConnection, message_id: UUID) -> UUID | None:
+    """The clinic of a message, before any clinic is known."""
+    result = await connection.exec_driver_sql("SELECT clinic_of_message($1)", (message_id,))
+    found: UUID | None = result.scalar_one()
+    return found
+
+
+async def lock_sent(
+    connection: AsyncConnection, clinic_id: UUID, message_id: UUID
+) -> SentMessage | None:
+    """A message that nobody else can change until this transaction ends."""
+    result = await connection.exec_driver_sql(
+        """
+        SELECT clinic_id, message_id, patient_id, journey, step, legal_class, subject_id, state,
+            calls, channel, delivery, decided_at
+        FROM message WHERE clinic_id = $1 AND message_id = $2 FOR NO KEY UPDATE
+        """,
+        (clinic_id, message_id),
+    )
+    row = result.one_or_none()
+    return None if row is None else SentMessage(*list(row))
+
+
+async def save_delivery(
+    connection: AsyncConnection, clinic_id: UUID, message_id: UUID, delivery: str, at: datetime
+) -> None:
+    """Notes what the provider reported; the message is `sent` whatever it was, and nobody's work."""
+    await connection.exec_driver_sql(
+        """
+        UPDATE message SET state = 'sent', delivery = $3, delivery_at = $4, reason = NULL,
+            lease_until = NULL, retry_at = NULL, waiting_for = NULL, draft = NULL
+        WHERE clinic_id = $1 AND message_id = $2
+        """,
         (clinic_id, message_id, delivery, at),
     )
-    return rows.first()

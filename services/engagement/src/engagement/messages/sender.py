@@ -1,24 +1,26 @@
 """The loop that sends what is due: claim, decide, call the providers, settle.
 
 Leases, retries and deadlines are real time; what is due is business time. Protects I2 (a message
-leaves once) and I6 (the gate is the last step before a provider).
+leaves once) and I6 (the gate is the last step before a provider). One odd message spoils no batch:
+what fails together is tried one by one, and what fails alone ends with a decision that says so.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from uuid import UUID
 
 import structlog
 
-from engagement.channels.domain import Outgoing
 from engagement.messages import store, usecases
 from engagement.messages.content import PublicUrls
+from engagement.messages.dispatch import ChannelPort, Dispatch, Result
 from engagement.messages.domain import Channel, Outcome, SendResult
+from engagement.messages.judge import Ready
+from engagement.messages.keys import Keys
 from engagement.messages.store import Claim
-from engagement.messages.usecases import Desk, Ready
+from engagement.messages.usecases import Desk
 from revisit_chassis.clock import Clock
-from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
 
@@ -27,19 +29,9 @@ LEASE = timedelta(seconds=120)
 # claim.
 LAST_CALL = timedelta(seconds=45)
 BATCH = 100
-_SETTLE_PAUSE_SECONDS = 0.2
+_AGAIN_SECONDS = 0.2
 
 log = structlog.get_logger()
-
-
-class ChannelPort(Protocol):
-    """A way out; never raises for what a provider or a network does."""
-
-    async def send(self, outgoing: Outgoing) -> SendResult:
-        """Hands one message in."""
-
-    async def close(self) -> None:
-        """Closes the connections."""
 
 
 class MessageSender:
@@ -48,10 +40,10 @@ class MessageSender:
     Args:
         database: Of the unprivileged user: judges and settles inside named clinics.
         worker_database: Of the worker's user: sees which messages of all clinics are due.
-        keyring: Opens contacts.
+        keys: Open contacts.
         channels: The configured ways out.
         urls: Where the links in messages lead.
-        is_feed_fresh: Asked once a batch.
+        is_feed_fresh: Asked before every decision.
         batch: Messages taken at a time.
     """
 
@@ -62,7 +54,7 @@ class MessageSender:
         database: Database,
         worker_database: Database,
         *,
-        keyring: Keyring,
+        keys: Keys,
         channels: Mapping[Channel, ChannelPort],
         urls: PublicUrls,
         is_feed_fresh: Callable[[], bool],
@@ -70,7 +62,7 @@ class MessageSender:
     ) -> None:
         self._database = database
         self._worker_database = worker_database
-        self._keyring = keyring
+        self._keys = keys
         self._channels = channels
         self._urls = urls
         self._is_feed_fresh = is_feed_fresh
@@ -84,11 +76,9 @@ class MessageSender:
             return 0
         failpoint("sender.after_claim")
         ready = await self._prepare(claims, clock, lease_until)
+        failpoint("sender.after_decision")
         if ready:
-            failpoint("sender.before_send")
-            results = await self._send(ready, lease_until)
-            await self._settle(results, clock, lease_until)
-            failpoint("sender.after_mark")
+            await self._send(ready, clock, lease_until)
         return len(claims)
 
     async def next_due_at(self) -> datetime | None:
@@ -103,22 +93,92 @@ class MessageSender:
     async def _prepare(
         self, claims: Sequence[Claim], clock: Clock, lease_until: datetime
     ) -> list[Ready]:
-        desk = Desk(self._keyring, self._urls, frozenset(self._channels), self._is_feed_fresh())
+        try:
+            return await self._decide(claims, clock, lease_until)
+        except Exception as error:
+            if is_infrastructure_fault(error):
+                raise
+            log.warning("message.batch_not_judged", error=type(error).__name__, size=len(claims))
+        ready: list[Ready] = []
+        for claim in claims:
+            ready += await self._prepare_alone(claim, clock, lease_until)
+        return ready
+
+    async def _prepare_alone(
+        self, claim: Claim, clock: Clock, lease_until: datetime
+    ) -> list[Ready]:
+        try:
+            return await self._decide([claim], clock, lease_until)
+        except Exception as error:
+            if is_infrastructure_fault(error):
+                raise
+            log.exception("message.not_judged", message_id=str(claim.message_id))
+            await self._end_odd(claim, type(error).__name__, clock)
+            return []
+
+    async def _end_odd(self, claim: Claim, error: str, clock: Clock) -> None:
+        try:
+            async with self._database.transaction((claim.clinic_id,)) as connection:
+                await usecases.end_odd(connection, claim, error, clock)
+        except Exception as second:
+            if is_infrastructure_fault(second):
+                raise
+            # It comes back when its lease is over, and harms no other message until then.
+            log.exception("message.not_ended", message_id=str(claim.message_id))
+
+    async def _decide(
+        self, claims: Sequence[Claim], clock: Clock, lease_until: datetime
+    ) -> list[Ready]:
+        desk = Desk(self._keys, self._urls, frozenset(self._channels), self._is_feed_fresh())
         async with self._database.transaction({one.clinic_id for one in claims}) as connection:
             return await usecases.prepare(connection, claims, desk, clock, _real_now(), lease_until)
 
-    async def _send(
-        self, ready: Sequence[Ready], lease_until: datetime
-    ) -> list[tuple[Ready, SendResult]]:
-        """Calls the providers side by side; each channel bounds its own connections."""
-        async with asyncio.TaskGroup() as group:
-            calls = [group.create_task(self._call(one, lease_until)) for one in ready]
-        return [(one, call.result()) for one, call in zip(ready, calls, strict=True)]
+    async def _send(self, ready: Sequence[Ready], clock: Clock, lease_until: datetime) -> None:
+        async def confirm(group: Sequence[Ready]) -> Mapping[UUID, bool]:
+            return await self._confirm(group, clock, lease_until)
+
+        async def call(one: Ready) -> SendResult:
+            return await self._call(one, lease_until)
+
+        async def settle(results: Sequence[Result]) -> None:
+            await self._settle(results, clock, lease_until)
+
+        await Dispatch(confirm, call, settle).run(ready, self._channels)
+
+    async def _confirm(
+        self, ready: Sequence[Ready], clock: Clock, lease_until: datetime
+    ) -> Mapping[UUID, bool]:
+        """The last look before the calls; without a database nothing leaves."""
+        clinics = {one.facts.clinic_id for one in ready}
+        while True:
+            try:
+                async with self._database.transaction(clinics) as connection:
+                    return await usecases.confirm(
+                        connection, ready, clock, is_feed_fresh=self._is_feed_fresh()
+                    )
+            except Exception as error:
+                is_passing = is_infrastructure_fault(error)
+                if not is_passing:
+                    # Raised, it would break off the calls that are under way.
+                    log.exception("message.not_confirmed", size=len(ready))
+                if not is_passing or _real_now() > lease_until - LAST_CALL:
+                    return {one.facts.message_id: False for one in ready}
+                log.warning("message.look_again", error=type(error).__name__)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _call(self, one: Ready, lease_until: datetime) -> SendResult:
         if _real_now() > lease_until - LAST_CALL:
             return SendResult(Outcome.RETRY, "out_of_time")
-        result = await self._channels[one.channel].send(one.outgoing)
+        failpoint("sender.before_send")
+        try:
+            result = await self._channels[one.channel].send(one.outgoing)
+        except Exception as error:
+            # A defect of the channel: it may have got as far as the provider.
+            log.exception("message.call_failed", message_id=str(one.facts.message_id))
+            detail = f"fault_{type(error).__name__}"
+            if one.channel is Channel.EMAIL:
+                return SendResult(Outcome.UNCERTAIN, detail)
+            return SendResult(Outcome.RETRY, detail, may_have_arrived=True)
         if result.outcome is Outcome.SENT:
             failpoint("sender.after_provider_ok")
         else:
@@ -132,20 +192,50 @@ class MessageSender:
             )
         return result
 
-    async def _settle(
-        self, results: Sequence[tuple[Ready, SendResult]], clock: Clock, lease_until: datetime
+    async def _settle(self, results: Sequence[Result], clock: Clock, lease_until: datetime) -> None:
+        try:
+            await self._write(results, clock, lease_until)
+        except Exception as error:  # noqa: BLE001  # told apart here
+            if is_infrastructure_fault(error):
+                # The lease is over: whoever claims them next finds them called and unanswered.
+                log.error("message.not_settled", error=type(error).__name__, size=len(results))  # noqa: TRY400  # expected
+                return
+            log.warning("message.batch_not_settled", error=type(error).__name__, size=len(results))
+            for ready, result in results:
+                await self._settle_alone(ready, result, clock, lease_until)
+        failpoint("sender.after_mark")
+
+    async def _settle_alone(
+        self, ready: Ready, result: SendResult, clock: Clock, lease_until: datetime
     ) -> None:
+        """Writes one outcome; one that cannot be written leaves a message nobody can vouch for."""
+        for told in (result, SendResult(Outcome.UNCERTAIN, "answer_not_recorded")):
+            try:
+                await self._write([(ready, told)], clock, lease_until)
+            except Exception as error:
+                if is_infrastructure_fault(error):
+                    raise
+                log.exception(
+                    "message.not_settled",
+                    message_id=str(ready.facts.message_id),
+                    error=type(error).__name__,
+                )
+            else:
+                return
+
+    async def _write(self, results: Sequence[Result], clock: Clock, lease_until: datetime) -> None:
         """Keeps trying while the lease holds: every outcome lost here is an uncertain letter."""
         clinics = {ready.facts.clinic_id for ready, _ in results}
         while True:
             try:
                 async with self._database.transaction(clinics) as connection:
                     await usecases.settle(connection, results, clock.now(), _real_now())
+                    failpoint("sender.before_mark")
             except Exception as error:
                 if not is_infrastructure_fault(error) or _real_now() > lease_until:
                     raise
                 log.warning("message.settle_again", error=type(error).__name__)
-                await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
+                await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 return
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -95,31 +94,71 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
     return moment
 
 
-_SUBJECTS = """
-SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id, m.occurrence,
-    m.legal_class, m.state, m.due_at, m.expires_at, m.attempt, m.calls, m.channel, m.draft,
-    m.waiting_for, m.decided_at,
-    p.contact_ciphertext, p.erased_at, coalesce(p.time_zone, c.time_zone) AS time_zone,
-    p.language, c.language AS clinic_language, c.name AS clinic_name, c.country,
-    a.status AS appointment_status, a.starts_at, v.completed_at,
-    -- A visit after a release begins a new obligation, as the 2Z rule has it.
-    EXISTS (
+# A visit after a release begins a new obligation, as the 2Z rule has it.
+_IS_RELEASED = """EXISTS (
         SELECT FROM release r WHERE r.clinic_id = m.clinic_id AND r.patient_id = m.patient_id
             AND NOT EXISTS (SELECT FROM visit w WHERE w.clinic_id = r.clinic_id
                 AND w.patient_id = r.patient_id AND w.completed_at > r.released_at)
-    ) AS is_released
+    )"""
+# An appointment or a visit that moved to another patient is nothing the old one should hear of.
+_WHAT_IT_IS_ABOUT = """
+LEFT JOIN patient p ON p.clinic_id = m.clinic_id AND p.patient_id = m.patient_id
+LEFT JOIN appointment a ON m.journey = 'reminder' AND a.clinic_id = m.clinic_id
+    AND a.appointment_id = m.subject_id AND a.patient_id = m.patient_id
+LEFT JOIN visit v ON m.journey = 'follow-up' AND v.clinic_id = m.clinic_id
+    AND v.visit_id = m.subject_id AND v.patient_id = m.patient_id
+"""
+
+
+class DueMessage(NamedTuple):
+    """A claimed message with all that it is judged by and filled from."""
+
+    clinic_id: UUID
+    message_id: UUID
+    patient_id: UUID
+    journey: str
+    step: str
+    subject_id: UUID
+    occurrence: str
+    legal_class: str
+    state: str
+    due_at: datetime
+    expires_at: datetime
+    attempt: int
+    calls: int
+    channel: str | None
+    draft: bytes | None
+    waiting_for: str | None
+    decided_at: datetime | None
+    contact_ciphertext: bytes | None
+    contact_precedence: str | None
+    erased_at: datetime | None
+    time_zone: str
+    language: str | None
+    clinic_language: str
+    clinic_name: str
+    country: str
+    appointment_status: str | None
+    starts_at: datetime | None
+    completed_at: datetime | None
+    is_released: bool
+
+
+_SUBJECTS = f"""
+SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id, m.occurrence,
+    m.legal_class, m.state, m.due_at, m.expires_at, m.attempt, m.calls, m.channel, m.draft,
+    m.waiting_for, m.decided_at,
+    p.contact_ciphertext, p.contact_precedence, p.erased_at, coalesce(p.time_zone, c.time_zone),
+    p.language, c.language, c.name, c.country,
+    a.status, a.starts_at, v.completed_at, {_IS_RELEASED}
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS k (clinic_id, message_id, attempt)
 JOIN message m ON m.clinic_id = k.clinic_id AND m.message_id = k.message_id
     AND m.attempt = k.attempt AND m.state IN ('scheduled', 'sending')
 JOIN clinic c ON c.clinic_id = m.clinic_id
-LEFT JOIN patient p ON p.clinic_id = m.clinic_id AND p.patient_id = m.patient_id
-LEFT JOIN appointment a ON m.journey = 'reminder'
-    AND a.clinic_id = m.clinic_id AND a.appointment_id = m.subject_id
-LEFT JOIN visit v ON m.journey = 'follow-up'
-    AND v.clinic_id = m.clinic_id AND v.visit_id = m.subject_id
+{_WHAT_IT_IS_ABOUT}
 ORDER BY m.clinic_id, m.message_id
 FOR NO KEY UPDATE OF m
-"""
+"""  # noqa: S608  # built of the constants above
 
 
 async def lock_patients(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
@@ -139,8 +178,8 @@ async def lock_patients(connection: AsyncConnection, claims: Sequence[Claim]) ->
     )
 
 
-async def subjects(connection: AsyncConnection, claims: Sequence[Claim]) -> list[Row[tuple[()]]]:
-    """The claimed messages that still are the claimer's, with what they are judged by and filled from."""
+async def subjects(connection: AsyncConnection, claims: Sequence[Claim]) -> list[DueMessage]:
+    """The claimed messages that still are the claimer's, in order of their due times."""
     result = await connection.exec_driver_sql(
         _SUBJECTS,
         (
@@ -149,7 +188,53 @@ async def subjects(connection: AsyncConnection, claims: Sequence[Claim]) -> list
             [one.attempt for one in claims],
         ),
     )
-    return list(result)
+    rows = [DueMessage(*list(row)) for row in result]
+    return sorted(rows, key=lambda row: (row.due_at, row.message_id))
+
+
+class Standing(NamedTuple):
+    """What a message in `sending` is judged by, as it stands just before its call.
+
+    `consent` holds texts of channel and state with a space between.
+    """
+
+    clinic_id: UUID
+    message_id: UUID
+    erased_at: datetime | None
+    contact_precedence: str | None
+    appointment_status: str | None
+    starts_at: datetime | None
+    completed_at: datetime | None
+    is_released: bool
+    consent: Sequence[str]
+    pauses: Sequence[str]
+
+
+_STANDING = f"""
+SELECT m.clinic_id, m.message_id, p.erased_at, p.contact_precedence, a.status, a.starts_at,
+    v.completed_at, {_IS_RELEASED},
+    ARRAY(SELECT s.channel || ' ' || s.state FROM consent s WHERE s.clinic_id = m.clinic_id
+        AND s.patient_id = m.patient_id AND s.purpose = m.legal_class),
+    ARRAY(SELECT s.scope FROM pause s WHERE s.clinic_id = m.clinic_id)
+FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS k (clinic_id, message_id, attempt)
+JOIN message m ON m.clinic_id = k.clinic_id AND m.message_id = k.message_id
+    AND m.attempt = k.attempt AND m.state = 'sending'
+{_WHAT_IT_IS_ABOUT}
+"""  # noqa: S608  # built of the constants above
+
+
+async def standing(connection: AsyncConnection, claims: Sequence[Claim]) -> list[Standing]:
+    """The messages in `sending` that still are the claimer's, with what may forbid them now."""
+    result = await connection.exec_driver_sql(
+        _STANDING,
+        (
+            [one.clinic_id for one in claims],
+            [one.message_id for one in claims],
+            [one.attempt for one in claims],
+        ),
+    )
+    found: Sequence[Any] = result.all()
+    return [Standing(*list(row)) for row in found]
 
 
 class ConsentRow(NamedTuple):
@@ -183,14 +268,14 @@ async def sent_since(
     legal_classes: Collection[str],
     since: datetime,
 ) -> list[tuple[UUID, UUID, UUID, datetime]]:
-    """When messages of some classes left for patients: (clinic, patient, message, moment)."""
+    """When messages of some classes left, or may have left: (clinic, patient, message, moment)."""
     result = await connection.exec_driver_sql(
         """
         SELECT m.clinic_id, m.patient_id, m.message_id, m.decided_at
         FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
         JOIN message m ON m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id
-        WHERE m.state IN ('sending', 'sent', 'uncertain') AND m.legal_class = ANY ($3::text[])
-            AND m.decided_at >= $4
+        WHERE (m.state IN ('sending', 'sent', 'uncertain') OR m.waiting_for = 'answer')
+            AND m.legal_class = ANY ($3::text[]) AND m.decided_at >= $4
         """,
         (
             [one[0] for one in patients],
@@ -268,7 +353,7 @@ class Settled(NamedTuple):
 async def save_outcomes(connection: AsyncConnection, rows: Sequence[Settled]) -> set[UUID]:
     """Writes outcomes, of those messages only that the claim still holds; returns their ids.
 
-    An SMS that is to be tried again keeps its draft, everything else loses it.
+    What is to be tried again keeps its draft, everything else loses it.
     """
     result = await connection.exec_driver_sql(
         """

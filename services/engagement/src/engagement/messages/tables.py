@@ -55,6 +55,8 @@ message = sa.Table(
     sa.CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", name="dropped_with_reason"),
     sa.Index("ix_message_patient", "clinic_id", "patient_id", "due_at"),
     sa.Index("ix_message_subject", "clinic_id", "subject_id"),
+    # From a receipt to its clinic.
+    sa.Index("ix_message_id", "message_id"),
     # The four ways in which a message becomes work; across clinics, in order.
     sa.Index(
         "ix_message_due",
@@ -94,9 +96,28 @@ enrolment = sa.Table(
 )
 
 
+def _clinic_of_message(op: Operations, roles: Roles) -> None:
+    """Makes `clinic_of_message(id)`: a receipt names its message, and nothing says whose that is.
+
+    The function runs as the owner, who gets a policy of his own on this one table; it gives a
+    clinic's id for that of a message, and nothing else.
+    """
+    op.execute("CREATE POLICY message_lookup ON message FOR SELECT TO CURRENT_USER USING (true)")
+    op.execute(
+        """
+        CREATE FUNCTION clinic_of_message(id uuid) RETURNS uuid
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+        AS $$ SELECT clinic_id FROM message WHERE message_id = id LIMIT 1 $$
+        """
+    )
+    op.execute("REVOKE ALL ON FUNCTION clinic_of_message(uuid) FROM PUBLIC")
+    op.execute(f'GRANT EXECUTE ON FUNCTION clinic_of_message(uuid) TO "{roles.app}"')
+
+
 def create(op: Operations, roles: Roles) -> None:
     """Creates the tables with row-level security; called by the initial migration."""
     message.create(op.get_bind())
     protect(op, message.name, roles, worker="due")
+    _clinic_of_message(op, roles)
     enrolment.create(op.get_bind())
     protect(op, enrolment.name, roles)

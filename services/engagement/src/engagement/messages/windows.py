@@ -4,15 +4,15 @@ Pure; called by the gate and by the journeys. A moment is quiet when the wall cl
 shows a time inside the window. Windows are start-inclusive and end-exclusive and may wrap midnight.
 What follows for daylight saving: an opening that falls into a gap is the end of the gap (the first
 moment whose wall clock is past it); an opening that happens twice is the first one that has not
-passed.
+passed; and where the clocks go back from inside the window to a time before it, that is an opening.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-_SECOND = timedelta(seconds=1)
+_TICK = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 
 
@@ -58,10 +58,32 @@ def is_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
 def next_opening(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
     """The first moment at or after the given one that is not quiet, in UTC."""
     opening = moment.astimezone(UTC)
-    # Twice only where the clocks go back over the end of the window and it is quiet once more.
+    # More than once only where the clocks change and it is quiet once more.
     while is_quiet(opening, zone, quiet):
-        opening = _end_of_window(opening, zone, quiet)
+        end = _end_of_window(opening, zone, quiet)
+        change = _change_of_clocks(opening, end, zone)
+        opening = end if change is None or is_quiet(change, zone, quiet) else change
     return opening
+
+
+def _change_of_clocks(start: datetime, end: datetime, zone: ZoneInfo) -> datetime | None:
+    """The moment between two in UTC at which a zone's offset changes; None where it does not."""
+    offset = start.astimezone(zone).utcoffset()
+    if end.astimezone(zone).utcoffset() == offset:
+        return None
+    return _bisected(start, end, zone)
+
+
+def _bisected(early: datetime, late: datetime, zone: tzinfo | None) -> datetime:
+    """The first moment whose offset is not that of `early`; offsets change on whole seconds."""
+    offset = early.astimezone(zone).utcoffset()
+    while late - early > _TICK:
+        middle = early + (late - early) / 2
+        if middle.astimezone(zone).utcoffset() == offset:
+            early = middle
+        else:
+            late = middle
+    return late.replace(microsecond=0)
 
 
 def _end_of_window(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
@@ -80,14 +102,7 @@ def _resolve(wall: datetime) -> datetime:
         return late
     # In a gap fold=0 reads with the offset before it and lands past the change, fold=1 before it.
     early = wall.replace(fold=1).astimezone(UTC)
-    offset = early.astimezone(wall.tzinfo).utcoffset()
-    while late - early > _SECOND:
-        middle = early + (late - early) / 2
-        if middle.astimezone(wall.tzinfo).utcoffset() == offset:
-            early = middle
-        else:
-            late = middle
-    return late.replace(microsecond=0)
+    return _bisected(early, late, wall.tzinfo)
 
 
 def local_day(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

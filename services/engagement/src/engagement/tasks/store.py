@@ -128,6 +128,35 @@ async def close_of_patients(connection: AsyncConnection, closings: Sequence[Clos
     return [_task_from_row(row) for row in rows]
 
 
+async def close_about(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    subject_id: uuid.UUID,
+    *,
+    outcome: str,
+    closed_at: datetime,
+) -> list[Task]:
+    """Closes the open tasks about one subject and gives them."""
+    rows = await connection.execute(
+        sa.update(task)
+        .where(
+            task.c.clinic_id == clinic_id,
+            task.c.subject_id == subject_id,
+            task.c.outcome.is_(None),
+        )
+        .values(
+            outcome=outcome,
+            closed_at=closed_at,
+            closed_by=PLATFORM,
+            claimed_by=None,
+            claimed_until=None,
+            version=task.c.version + 1,
+        )
+        .returning(task)
+    )
+    return [_task_from_row(row) for row in rows]
+
+
 async def expired_tasks(
     connection: AsyncConnection, now: datetime, limit: int
 ) -> list[ExpiredTask]:

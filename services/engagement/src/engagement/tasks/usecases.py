@@ -60,6 +60,23 @@ async def close_tasks(connection: AsyncConnection, closings: Sequence[Closing]) 
     return await _publish_closed(connection, await store.close_of_patients(connection, closings))
 
 
+async def close_tasks_about(
+    connection: AsyncConnection,
+    clinic_id: uuid.UUID,
+    patient_id: uuid.UUID,
+    subject_id: uuid.UUID,
+    *,
+    outcome: str,
+    now: datetime,
+) -> int:
+    """Closes the open tasks about one subject of a patient: what they asked is known now."""
+    await ask_for_checks(connection, [(clinic_id, patient_id, now)])
+    return await _publish_closed(
+        connection,
+        await store.close_about(connection, clinic_id, subject_id, outcome=outcome, closed_at=now),
+    )
+
+
 async def expire_tasks(
     connection: AsyncConnection, patients: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
 ) -> int:
