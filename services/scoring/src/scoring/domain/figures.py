@@ -104,9 +104,9 @@ def share(hits: int, n: int) -> Interval:
     spread = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
     scale = 1 + Z95**2 / n
     # At 0 and 1 the limit is the value, but for the last digit of a float.
-    return Interval(
-        p, max(0.0, min(p, (centre - spread) / scale)), max(p, (centre + spread) / scale), n
-    )
+    low = max(0.0, min(p, (centre - spread) / scale))
+    high = min(1.0, max(p, (centre + spread) / scale))
+    return Interval(p, low, high, n)
 
 
 def mean(total: float, total_of_squares: float, n: int) -> Interval:
