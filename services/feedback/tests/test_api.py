@@ -306,6 +306,12 @@ async def test_scope_is_needed(
     assert answer.status_code == 403
 
 
+async def test_events_are_described_where_they_say(client: httpx.AsyncClient) -> None:
+    described = await client.get("/asyncapi.yaml")
+    assert (described.status_code, "survey.answered" in described.text) == (200, True)
+    assert (await client.get("/schemas/survey.answered.v2.json")).status_code == 200
+
+
 async def test_openapi_names_every_operation_once(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     names = [
@@ -344,7 +350,7 @@ async def test_what_cannot_be_asked_is_a_422_problem(client: httpx.AsyncClient, 
 
 
 def test_worker_reads_what_the_catalogue_says_and_waits_for_no_moment(
-    service_database: ServiceDatabase,
+    service_database: ServiceDatabase, clock: SimulatedClock
 ) -> None:
     settings = Settings.model_validate(
         {
@@ -352,6 +358,6 @@ def test_worker_reads_what_the_catalogue_says_and_waits_for_no_moment(
             "worker_database_url": service_database.worker_database_url,
         }
     )
-    worker = build_worker(settings)
+    worker = build_worker(settings, clock=clock)
     assert len(worker.consumer.topics) == len(types_consumed_by("feedback"))
     assert (len(worker.relays), list(worker.schedule)) == (1, [])
