@@ -38,8 +38,11 @@ WITH found AS (
   RETURNING service_code, old.interval_days IS DISTINCT FROM new.interval_days AS is_changed
 )
 INSERT INTO rescore (clinic_id, patient_id)
-SELECT DISTINCT clinic_id, patient_id FROM visit_fact
-WHERE clinic_id = $1 AND service_code IN (
+SELECT $1, patient_id FROM (
+  SELECT DISTINCT ON (patient_id) patient_id, service_code FROM visit_fact WHERE clinic_id = $1
+  ORDER BY patient_id, completed_at DESC, visit_id
+) AS last_visit
+WHERE service_code IN (
   SELECT service_code FROM gone UNION SELECT service_code FROM kept WHERE is_changed
 )
 """
