@@ -1,17 +1,23 @@
 """The page behind a survey link."""
 
 import asyncio
+import json
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
 
+from feedback.app import create_app
+from feedback.settings import Settings
 from feedback.surveys.store import hash_of
 from revisit_chassis.clock import SimulatedClock
 from revisit_events.testing import (
@@ -20,6 +26,7 @@ from revisit_events.testing import (
     patient_erased,
     visit_completed,
 )
+from standalone.cluster import ServiceDatabase
 
 Issue = Callable[..., Awaitable[str]]
 PATIENT = uuid.UUID(int=77)
@@ -204,6 +211,45 @@ async def test_expired_link_is_a_kind_410(
     assert (await client.get(path)).status_code == 410
     assert (await client.post(path, data={"csat": "1"})).status_code == 410
     assert await store.rows("SELECT 1 FROM survey_response") == []
+
+
+class Clock(BaseHTTPRequestHandler):
+    """Answers as the standalone's clock does, two years in the past."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"now": "2024-01-15T12:00:00+00:00"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+async def test_api_alone_follows_a_clock_in_the_past(
+    service_database: ServiceDatabase, keys: Path, issue: Issue
+) -> None:
+    path = await issue(expires_at=datetime(2024, 1, 20, tzinfo=UTC))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Clock) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        settings = Settings.model_validate(
+            {
+                "database_url": service_database.database_url,
+                "jwks": str(keys / "jwks.json"),
+                "keyring": str(keys / "keyring.json"),
+                "clock_url": f"http://127.0.0.1:{server.server_port}/clock",
+            }
+        )
+        app = create_app(settings)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app), base_url="http://feedback"
+            ) as client,
+        ):
+            assert (await client.get(path)).status_code == 200
+        server.shutdown()
 
 
 async def test_link_of_another_purpose_is_unknown_here(
