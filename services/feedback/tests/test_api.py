@@ -1,9 +1,11 @@
 """Reviews in, complaints and surveys for staff."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import permutations
 from typing import Any
 
 import httpx
@@ -19,6 +21,9 @@ from revisit_chassis.problem import DomainError
 from revisit_events.catalog import types_consumed_by
 from revisit_events.testing import clinic_registered, patient_erased
 from standalone.cluster import ServiceDatabase
+
+OPENING = "2026-01-01T00:00:00+00:00"
+
 
 TokenMaker = Callable[..., dict[str, str]]
 CLOUD_EVENT = {"Content-Type": "application/cloudevents+json"}
@@ -96,20 +101,66 @@ async def test_staff_read_reviews_with_their_text(client: httpx.AsyncClient) -> 
     assert len(platform) == 1
 
 
-async def test_low_review_opens_one_case_however_often_it_is_edited(
-    client: httpx.AsyncClient, store: Any
+EDITS = (
+    review(rating_1_to_5=2),
+    review(rating_1_to_5=4, detected_at="2026-01-16T09:00:00+03:00")
+    | {"id": "rev-1-kinder", "time": "2026-01-16T09:00:00+03:00"},
+    review(rating_1_to_5=1, detected_at="2026-01-17T09:00:00+03:00")
+    | {"id": "rev-1-worse", "time": "2026-01-17T09:00:00+03:00"},
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("is_known_first", [True, False])
+async def test_low_review_has_one_case_as_grave_as_it_stands_in_any_order(
+    client: httpx.AsyncClient,
+    store: Any,
+    clinic_id: uuid.UUID,
+    order: tuple[int, ...],
+    is_known_first: bool,
 ) -> None:
-    await post(client, review())
-    edited = review(rating_1_to_5=1) | {"id": "rev-1-edited", "time": "2026-01-16T09:00:00+03:00"}
-    await post(client, edited)
-    (case,) = await store.published("complaint.opened")
-    assert case["severity"] == "medium"
-    (item,) = (await client.get("/v1/reviews")).json()["items"]
-    assert item["rating_1_to_5"] == 1
+    known = clinic_registered(clinic_id=clinic_id, live_from=datetime.fromisoformat(OPENING))
+    if is_known_first:
+        await store.tell(known)
+    for number in order:
+        await post(client, EDITS[number])
+    if not is_known_first:
+        assert await store.published("complaint.opened") == []
+        await store.tell(known)
+    assert len(await store.published("complaint.opened")) == 1
     (complaint,) = (await client.get("/v1/complaints")).json()["items"]
-    assert complaint["origin"] == "review"
-    # 72 hours from the moment the clinic could know of it.
+    assert (complaint["origin"], complaint["severity"]) == ("review", "high")
+    # 72 hours from the moment the clinic could first know of it.
+    assert complaint["opened_at"] == "2026-01-15T06:00:00Z"
     assert complaint["due_at"] == "2026-01-18T06:00:00Z"
+
+
+async def test_review_of_a_clinic_without_live_from_counts_from_its_registration(
+    client: httpx.AsyncClient, store: Any, clinic_id: uuid.UUID
+) -> None:
+    await post(client, review(1))
+    await post(client, review(2, published_at="2026-01-10T08:00:00+03:00"))
+    registered_at = datetime.fromisoformat("2026-01-12T00:00:00+00:00")
+    await store.tell(clinic_registered(clinic_id=clinic_id, live_from=None, time=registered_at))
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert case["origin_id"] == str(canonical_id(clinic_id, "review", "yandex-1"))
+
+
+async def test_resolving_and_erasing_at_once_end_both(
+    client: httpx.AsyncClient, store: Any, clinic_id: uuid.UUID
+) -> None:
+    for number in range(5):
+        patient_id = canonical_id(clinic_id, "patient", f"P-{number}")
+        case = await open_complaint(client, patient_id=f"P-{number}", text="Лично")
+        path = f"/v1/complaints/{case['complaint_id']}"
+        body = {"resolution_code": "apologised", "text": "Лично"}
+        answer, _ = await asyncio.gather(
+            client.post(f"{path}/resolution", json=body),
+            store.tell(patient_erased(clinic_id=clinic_id, patient_id=patient_id)),
+        )
+        assert answer.status_code == 200
+        found = (await client.get(path)).json()
+        assert (found["text"], found["resolution_text"]) == (None, None)
 
 
 async def test_edits_stand_by_their_time_in_any_order(
@@ -306,6 +357,12 @@ async def test_scope_is_needed(
     assert answer.status_code == 403
 
 
+async def test_events_are_described_where_they_say(client: httpx.AsyncClient) -> None:
+    described = await client.get("/asyncapi.yaml")
+    assert (described.status_code, "survey.answered" in described.text) == (200, True)
+    assert (await client.get("/schemas/survey.answered.v2.json")).status_code == 200
+
+
 async def test_openapi_names_every_operation_once(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     names = [
@@ -344,7 +401,7 @@ async def test_what_cannot_be_asked_is_a_422_problem(client: httpx.AsyncClient, 
 
 
 def test_worker_reads_what_the_catalogue_says_and_waits_for_no_moment(
-    service_database: ServiceDatabase,
+    service_database: ServiceDatabase, clock: SimulatedClock
 ) -> None:
     settings = Settings.model_validate(
         {
@@ -352,6 +409,6 @@ def test_worker_reads_what_the_catalogue_says_and_waits_for_no_moment(
             "worker_database_url": service_database.worker_database_url,
         }
     )
-    worker = build_worker(settings)
+    worker = build_worker(settings, clock=clock)
     assert len(worker.consumer.topics) == len(types_consumed_by("feedback"))
     assert (len(worker.relays), list(worker.schedule)) == (1, [])

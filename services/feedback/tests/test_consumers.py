@@ -2,10 +2,12 @@
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
 from feedback.consumers import HANDLERS, PROJECTIONS
@@ -22,6 +24,7 @@ from revisit_events.testing import (
     visit_completed,
 )
 
+TokenMaker = Callable[..., dict[str, str]]
 StoreMaker = Callable[[uuid.UUID], Any]
 STATE = {
     "clinic": "SELECT name, language, live_from FROM clinic",
@@ -98,6 +101,102 @@ async def test_any_order_and_repetition_ends_in_the_same_state(
         for start in range(0, len(events), 7):
             await store.tell(*events[start : start + 7])
         states.append(await state(store))
+    assert all(other == states[0] for other in states)
+
+
+CASES = {
+    "reviews": """
+        SELECT review_id, rating_1_to_5, detected_at, low_detected_at, text IS NULL AS is_empty
+        FROM review ORDER BY 1""",
+    "cases": """
+        SELECT origin, severity, opened_at, due_at, patient_id, text IS NULL AS is_empty FROM complaint
+        ORDER BY opened_at, severity""",
+    "responses": "SELECT link_id, csat, nps, comment IS NULL AS is_empty FROM survey_response ORDER BY 1",
+}
+
+
+def review_event(number: int, hour: int, rating: int, patient_id: uuid.UUID | None) -> Any:
+    time = (NOON + timedelta(hours=hour)).isoformat()
+    return {
+        "specversion": "1.0",
+        "id": f"review-{number}-{hour}",
+        "source": "//reviews.example",
+        "type": "review.posted.v1",
+        "subject": str(uuid.UUID(int=number)),
+        "time": time,
+        "data": {
+            "review_id": str(uuid.UUID(int=number)),
+            "patient_id": patient_id and str(patient_id),
+            "platform": "2gis",
+            "rating_1_to_5": rating,
+            "published_at": NOON.isoformat(),
+            "text": "Долго ждал",
+        },
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_reviews_and_answers_end_the_same_in_any_order(
+    client: httpx.AsyncClient, token: TokenMaker, store_of: StoreMaker, seed: int
+) -> None:
+    """What is consumed and what comes over HTTP, mixed; an answer comes after its link only."""
+    rng, author = random.Random(seed), uuid.UUID(int=51)
+    visit_id, link_id = uuid.UUID(int=61), uuid.UUID(int=71)
+    states = []
+    for variant in range(4):
+        store = store_of(uuid.uuid4())
+        clinic = store.clinic_id
+        secret = f"{clinic}-token"
+        headers = token(clinic=clinic)
+
+        async def post(event: Any, headers: dict[str, str] = headers) -> None:
+            kind = {"Content-Type": "application/cloudevents+json"}
+            answer = await client.post("/v1/events", json=event, headers=headers | kind)
+            assert answer.status_code == 202
+
+        async def answer(
+            data: dict[str, str], store: Any = store, link: Any = None, secret: str = secret
+        ) -> None:
+            await store.tell(link)
+            assert (await client.post(f"/s/{secret}", data=data)).status_code == 200
+
+        link = link_issued(
+            clinic_id=clinic,
+            link_id=link_id,
+            subject_id=visit_id,
+            patient_id=uuid.UUID(int=81),
+            token_hash=hash_of(secret),
+            expires_at=store.clock.now() + timedelta(days=1),
+        )
+        visit = visit_completed(
+            clinic_id=clinic, visit_id=visit_id, patient_id=uuid.UUID(int=81), time=NOON
+        )
+        steps: list[Callable[[], Awaitable[None]]] = [
+            partial(store.tell, clinic_registered(clinic_id=clinic, time=NOON, live_from=NOON)),
+            partial(store.tell, visit),
+            partial(store.tell, patient_erased(clinic_id=clinic, patient_id=author, time=NOON)),
+            partial(answer, {"csat": "2"}, link=link),
+            partial(answer, {"nps": "1", "comment": "Грубо"}, link=link),
+            *(
+                partial(post, review_event(number, hour, rating, author if number == 2 else None))
+                for number, hour, rating in (
+                    (1, 1, 2),
+                    (1, 2, 5),
+                    (1, 3, 1),
+                    (2, 1, 1),
+                    (2, 2, 2),
+                    (3, 1, 5),
+                    (3, 2, 4),
+                )
+            ),
+        ]
+        if variant:
+            steps = [*rng.sample(steps, len(steps)), *rng.sample(steps, 5)]
+        for step in steps:
+            await step()
+        states.append({name: list(await store.rows(sql)) for name, sql in CASES.items()})
+        opened = await store.published("complaint.opened")
+        assert len(opened) == len(states[-1]["cases"]) == 3
     assert all(other == states[0] for other in states)
 
 

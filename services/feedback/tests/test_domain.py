@@ -1,5 +1,6 @@
 """Surveys and complaints as pure values."""
 
+import doctest
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import feedback.complaints.domain
+import feedback.surveys.domain
 from feedback.complaints.domain import (
     Complaint,
     ComplaintResolvedError,
@@ -19,7 +22,8 @@ from feedback.complaints.domain import (
     severity_of_answers,
     severity_of_rating,
 )
-from feedback.reviews.domain import opens_case
+from feedback.reviews.domain import Standing, opens_case
+from feedback.reviews.domain import is_low as is_low_rating
 from feedback.surveys.domain import (
     COMMENT_MAX,
     DEFAULT_WORDING,
@@ -29,12 +33,14 @@ from feedback.surveys.domain import (
     CaseRule,
     Link,
     LinkState,
+    additions,
     answer_id,
     answers_from_form,
     is_low,
     page_language,
     response_id,
     state_of,
+    together,
 )
 from feedback.surveys.texts import TEXTS
 
@@ -46,7 +52,7 @@ LINK = Link(
     visit_id=uuid.UUID(int=4),
     language="ru",
     expires_at=NOW + timedelta(days=14),
-    is_answered=False,
+    given=None,
     is_erased=False,
 )
 CASE = Complaint(
@@ -70,12 +76,33 @@ def test_link_is_open_until_it_expires() -> None:
 
 
 def test_answered_link_says_thanks_even_past_its_expiry() -> None:
-    assert state_of(replace(LINK, is_answered=True), LINK.expires_at) is LinkState.ANSWERED
+    for answers in (Answers(csat=5, nps=9), Answers(comment="x")):
+        assert state_of(replace(LINK, given=answers), LINK.expires_at) is LinkState.ANSWERED
+
+
+def test_question_left_out_can_be_answered_until_the_link_expires() -> None:
+    assert state_of(replace(LINK, given=Answers(nps=9)), NOW) is LinkState.PARTIAL
+    assert state_of(replace(LINK, given=Answers(comment="x")), NOW) is LinkState.PARTIAL
+    assert state_of(replace(LINK, given=Answers(csat=5, nps=9)), NOW) is LinkState.ANSWERED
+
+
+def test_what_was_answered_stands_and_gaps_are_filled() -> None:
+    given = Answers(csat=2, comment="x")
+    assert additions(given, Answers(csat=2, nps=3, comment="x")) == (Answers(nps=3), False)
+    assert additions(given, Answers(csat=4)) == (Answers(), True)
+    assert additions(given, Answers(comment="y")) == (Answers(), True)
+    assert together(given, Answers(nps=3)) == Answers(csat=2, nps=3, comment="x")
+
+
+def test_doctests_of_the_rules_hold() -> None:
+    for module in (feedback.surveys.domain, feedback.complaints.domain):
+        found = doctest.testmod(module)
+        assert (found.failed, found.attempted > 0) == (0, True)
 
 
 def test_erased_patients_link_is_gone_answered_or_not() -> None:
-    for answered in (True, False):
-        erased = replace(LINK, is_erased=True, is_answered=answered)
+    for answers in (None, Answers(csat=5)):
+        erased = replace(LINK, is_erased=True, given=answers)
         assert state_of(erased, NOW) is LinkState.GONE
 
 
@@ -140,9 +167,10 @@ def test_every_language_has_all_words() -> None:
 
 
 def test_ids_follow_from_the_link_alone() -> None:
-    later = replace(LINK, is_answered=True, language="en")
-    assert response_id(LINK) == response_id(later)
-    ids = {response_id(LINK), answer_id(LINK, "csat"), answer_id(LINK, "nps")}
+    later = replace(LINK, given=Answers(csat=1), language="en")
+    assert answer_id(LINK, "csat") == answer_id(later, "csat")
+    response = response_id(LINK.clinic_id, LINK.link_id)
+    ids = {response, answer_id(LINK, "csat"), answer_id(LINK, "nps")}
     assert len(ids) == 3
     other_clinic = replace(LINK, clinic_id=uuid.UUID(int=9))
     assert answer_id(other_clinic, "csat") not in ids
@@ -161,11 +189,16 @@ def test_worst_answer_decides_the_severity() -> None:
     assert severity_of_rating(2) is Severity.MEDIUM
 
 
-def test_low_review_opens_a_case_unless_it_is_history() -> None:
-    assert opens_case(2, NOW, None)
-    assert opens_case(2, NOW, NOW)
-    assert not opens_case(3, NOW, None)
-    assert not opens_case(1, NOW, NOW + timedelta(seconds=1))
+def test_review_that_was_ever_low_opens_a_case_unless_it_is_history() -> None:
+    assert [is_low_rating(rating) for rating in (1, 2, 3)] == [True, True, False]
+    low = Standing(published_at=NOW, low_detected_at=NOW, live_from=NOW)
+    assert opens_case(low)
+    assert not opens_case(replace(low, low_detected_at=None))
+    assert not opens_case(replace(low, live_from=NOW + timedelta(seconds=1)))
+
+
+def test_review_of_an_unknown_clinic_waits() -> None:
+    assert not opens_case(Standing(published_at=NOW, low_detected_at=NOW, live_from=None))
 
 
 def test_complaint_is_resolved_once() -> None:

@@ -1,16 +1,23 @@
 """The page behind a survey link."""
 
 import asyncio
+import json
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
 
+from feedback.app import create_app
+from feedback.settings import Settings
 from feedback.surveys.store import hash_of
 from revisit_chassis.clock import SimulatedClock
 from revisit_events.testing import (
@@ -19,6 +26,7 @@ from revisit_events.testing import (
     patient_erased,
     visit_completed,
 )
+from standalone.cluster import ServiceDatabase
 
 Issue = Callable[..., Awaitable[str]]
 PATIENT = uuid.UUID(int=77)
@@ -60,10 +68,13 @@ async def test_answers_are_kept_once_and_told_of(
     path = await issue(subject_id=visit_id)
     first = await client.post(path, data={"csat": "5", "nps": "9", "comment": "Хорошо"})
     assert (first.status_code, "Спасибо" in first.text) == (200, True)
-    second = await client.post(path, data={"csat": "1", "nps": "0"})
-    assert (second.status_code, second.text) == (200, first.text)
+    again = await client.post(path, data={"csat": "5", "nps": "9", "comment": "Хорошо"})
+    assert (again.status_code, again.text) == (200, first.text)
+    changed = await client.post(path, data={"csat": "1", "nps": "0"})
+    assert changed.status_code == 200
+    assert "первый ответ остаётся в силе" in changed.text
     (row,) = await store.rows("SELECT * FROM survey_response")
-    assert (row.csat, row.nps, row.practitioner_id) == (5, 9, doctor)
+    assert (row.csat, row.nps) == (5, 9)
     assert "Хорошо".encode() not in bytes(row.comment)
     told = await store.published("survey.answered")
     assert [(event["kind"], event["score"], event["scale_max"]) for event in told] == [
@@ -91,6 +102,54 @@ async def test_answers_sent_at_once_count_once(
 async def test_partial_answer_is_kept(client: httpx.AsyncClient, issue: Issue, store: Any) -> None:
     await client.post(await issue(), data={"nps": "10"})
     assert [event["kind"] for event in await store.published("survey.answered")] == ["nps"]
+
+
+async def test_question_left_out_is_asked_and_answered_later(
+    client: httpx.AsyncClient, issue: Issue, store: Any
+) -> None:
+    path = await issue()
+    await client.post(path, data={"nps": "6"})
+    page = await client.get(path)
+    assert ('name="csat"' in page.text, 'name="nps"' in page.text) == (True, False)
+    assert "Ваш ответ сохранён" in page.text
+    more = await client.post(path, data={"csat": "1", "comment": "Грубо"})
+    assert (more.status_code, "Спасибо" in more.text) == (200, True)
+    told = await store.published("survey.answered")
+    assert [(event["kind"], event["score"]) for event in told] == [("nps", 6), ("csat", 1)]
+    assert 'name="csat"' not in (await client.get(path)).text
+    # One case: opened by the first low answer, as grave as all of them say.
+    (opened,) = await store.published("complaint.opened")
+    assert opened["severity"] == "low"
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert (case["severity"], case["text"]) == ("high", "Грубо")
+
+
+async def test_nothing_is_added_past_the_links_time(
+    client: httpx.AsyncClient, issue: Issue, store: Any, clock: SimulatedClock
+) -> None:
+    path = await issue()
+    await client.post(path, data={"nps": "9"})
+    clock.set(clock.now() + timedelta(days=14))
+    assert (await client.post(path, data={"csat": "1"})).status_code == 200
+    assert len(await store.published("survey.answered")) == 1
+
+
+async def test_case_names_whom_the_visit_names_whenever_it_is_told_of(
+    client: httpx.AsyncClient, issue: Issue, store: Any, clinic_id: uuid.UUID
+) -> None:
+    visit_id, doctor = uuid.uuid4(), uuid.uuid4()
+    await client.post(await issue(subject_id=visit_id), data={"csat": "1"})
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert case["practitioner_id"] is None
+    await store.tell(
+        visit_completed(
+            clinic_id=clinic_id, visit_id=visit_id, patient_id=PATIENT, practitioner_id=doctor
+        )
+    )
+    (case,) = (await client.get("/v1/complaints")).json()["items"]
+    assert case["practitioner_id"] == str(doctor)
+    one = (await client.get(f"/v1/complaints/{case['complaint_id']}")).json()
+    assert one["practitioner_id"] == str(doctor)
 
 
 async def test_comment_alone_is_kept_and_tells_of_no_score(
@@ -126,7 +185,8 @@ async def test_body_too_long_or_of_another_type_is_no_answer(
     path = await issue()
     long = await client.post(path, content=b"csat=4&comment=" + b"x" * 100_000)
     other = await client.post(path, json={"csat": 4})
-    assert {long.status_code, other.status_code} == {422}
+    assert (long.status_code, other.status_code) == (413, 422)
+    assert 'name="csat"' in long.text
     assert await store.rows("SELECT 1 FROM survey_response") == []
 
 
@@ -151,6 +211,45 @@ async def test_expired_link_is_a_kind_410(
     assert (await client.get(path)).status_code == 410
     assert (await client.post(path, data={"csat": "1"})).status_code == 410
     assert await store.rows("SELECT 1 FROM survey_response") == []
+
+
+class Clock(BaseHTTPRequestHandler):
+    """Answers as the standalone's clock does, two years in the past."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"now": "2024-01-15T12:00:00+00:00"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+async def test_api_alone_follows_a_clock_in_the_past(
+    service_database: ServiceDatabase, keys: Path, issue: Issue
+) -> None:
+    path = await issue(expires_at=datetime(2024, 1, 20, tzinfo=UTC))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Clock) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        settings = Settings.model_validate(
+            {
+                "database_url": service_database.database_url,
+                "jwks": str(keys / "jwks.json"),
+                "keyring": str(keys / "keyring.json"),
+                "clock_url": f"http://127.0.0.1:{server.server_port}/clock",
+            }
+        )
+        app = create_app(settings)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app), base_url="http://feedback"
+            ) as client,
+        ):
+            assert (await client.get(path)).status_code == 200
+        server.shutdown()
 
 
 async def test_link_of_another_purpose_is_unknown_here(
@@ -202,6 +301,19 @@ async def test_language_is_the_readers_the_patients_the_clinics_the_browsers(
     assert f'<html lang="{expected}">' in page.text
 
 
+async def test_survey_in_one_language_is_shown_as_what_it_is(
+    client: httpx.AsyncClient, issue: Issue
+) -> None:
+    words = dict.fromkeys(("title", "csat_question", "nps_question", "comment_label"), "How?")
+    await client.put("/v1/surveys/post-visit", json={"wording": {"en": words}})
+    path = await issue(language="ru")
+    for query in ("", "?lang=ru"):
+        page = await client.get(path + query)
+        assert '<html lang="en">' in page.text
+        assert "Send</button>" in page.text
+        assert "hreflang" not in page.text
+
+
 async def test_erased_patients_link_is_gone_and_comments_are_removed(
     client: httpx.AsyncClient, issue: Issue, store: Any, clinic_id: uuid.UUID
 ) -> None:
@@ -236,42 +348,80 @@ async def test_style_sheet_is_served(client: httpx.AsyncClient) -> None:
     )
 
 
-class Accessibility(HTMLParser):
-    """What assistive technology needs to find."""
+class Page(HTMLParser):
+    """What a telephone, a proxy and assistive technology need to find."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.stack: list[str] = []
         self.unlabelled: list[str] = []
         self.labelled_ids: set[str] = set()
-        self.legends = 0
-        self.headings = 0
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self.tags.append((tag, given))
         if tag == "label" and given.get("for"):
             self.labelled_ids.add(str(given["for"]))
         if tag == "input" and not {"label", "fieldset"} <= set(self.stack):
             self.unlabelled.append(str(given.get("name")))
         if tag == "textarea" and given.get("id") not in self.labelled_ids:
             self.unlabelled.append(str(given.get("name")))
-        self.legends += tag == "legend"
-        self.headings += tag == "h1"
         if tag not in {"meta", "link", "input"}:
             self.stack.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack.pop() == tag
 
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+    def addresses(self) -> list[str]:
+        """Everything the page refers to."""
+        names = ("href", "src", "action", "srcset", "poster", "data", "formaction")
+        return [str(given[name]) for _, given in self.tags for name in names if name in given]
+
 
 @pytest.mark.parametrize("language", ["ru", "en"])
 async def test_page_is_labelled_and_well_formed(
     client: httpx.AsyncClient, issue: Issue, language: str
 ) -> None:
-    page = Accessibility()
-    page.feed((await client.get(await issue(language=language))).text)
+    page = Page((await client.get(await issue(language=language))).text)
     assert (page.unlabelled, page.stack) == ([], [])
-    assert (page.legends, page.headings) == (2, 1)
+    assert (page.count("legend"), page.count("h1")) == (2, 1)
+    assert page.tags[0] == ("html", {"lang": language})
+
+
+async def test_pages_fit_a_telephone_and_refer_to_nothing_outside(
+    client: httpx.AsyncClient, issue: Issue
+) -> None:
+    path, partial, answered = await issue(), await issue(), await issue()
+    await client.post(partial, data={"csat": "5"})
+    await client.post(answered, data={"csat": "5", "nps": "9"})
+    texts = [(await client.get(link)).text for link in (path, partial, answered, "/s/unknown")]
+    texts.append((await client.post(path, data={})).text)
+    for text in texts:
+        page = Page(text)
+        viewport = [given["content"] for _, given in page.tags if given.get("name") == "viewport"]
+        assert viewport == ["width=device-width, initial-scale=1"]
+        assert page.count("script") == page.count("img") == page.count("iframe") == 0
+        for address in page.addresses():
+            # Relative: the page works under whatever prefix a proxy serves it.
+            parts = urlsplit(address)
+            assert (parts.scheme, parts.netloc) == ("", "")
+            assert not address.startswith("/")
+            found = await client.get(urljoin(path, address))
+            assert found.status_code == 200
+
+
+async def test_form_is_described(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    operation = document["paths"]["/s/{token}"]["post"]
+    form = operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]
+    assert set(form["properties"]) == {"csat", "nps", "comment"}
+    assert "413" in operation["responses"]
 
 
 def contrast(first: str, second: str) -> float:

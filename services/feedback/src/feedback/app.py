@@ -1,9 +1,8 @@
 """The composition root of feedback: what is wired to what, for the API and for the worker."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import cast
 
 from fastapi import FastAPI
@@ -18,13 +17,13 @@ from feedback.reviews.usecases import take_reviews
 from feedback.settings import Settings
 from feedback.surveys import api as surveys_api
 from feedback.surveys.domain import SurveyNotFoundError
-from revisit_chassis.clock import Clock, FollowedClock, SystemClock
+from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
-from revisit_chassis.health import database_check
-from revisit_chassis.http import ChassisState, create_service_app
+from revisit_chassis.http import create_service_app
 from revisit_chassis.problem import DomainError
-from revisit_chassis.tokens import Denylist, Verifier
+from revisit_chassis.runtime import api_state
+from revisit_events import asyncapi
 from revisit_events.contracts import ReviewPosted, ReviewSubmitted
 from revisit_events.envelope import AnyEvent, Event
 from revisit_events.intake import Intake
@@ -45,32 +44,15 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         settings: Of the service.
         clock: Business time; by the settings when left out.
     """
-    business_clock = clock or _clock_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(settings.address("app"), application_name="feedback-api")
-        denylist = Denylist()
-        app.state.chassis = ChassisState(
-            service="feedback",
-            database=database,
-            verifier=Verifier(settings.jwks, denylist),
-            clock=business_clock,
-            ready_checks={"database": database_check(database)},
-        )
-        app.state.keyring = Keyring.load(settings.keyring)
-        app.state.intake = _intake(database, app.state.keyring, business_clock)
-        loops = [asyncio.create_task(denylist.run(database))]
-        if clock is None and isinstance(business_clock, FollowedClock):
-            loops.append(asyncio.create_task(business_clock.run()))
-        try:
+        keyring = Keyring.load(settings.keyring)
+        async with api_state(settings, clock) as state:
+            app.state.chassis = state
+            app.state.keyring = keyring
+            app.state.intake = _intake(state.database, keyring, state.clock)
             yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-                with suppress(asyncio.CancelledError):
-                    await loop
-            await database.close()
 
     app = create_service_app(
         title="Feedback",
@@ -85,19 +67,20 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         surveys_api.router,
         reviews_api.router,
         complaints_api.router,
+        asyncapi.routes("feedback"),
     ):
         app.include_router(router)
     return app
 
 
-def build_worker(settings: Settings, *, clock: Clock | None = None) -> Worker:
+def build_worker(settings: Settings, *, clock: Clock) -> Worker:
     """Gives the worker: consumer and relay; feedback has no work that waits for a moment.
 
     Args:
         settings: Of the service.
-        clock: Business time; no handler here looks at it.
+        clock: Business time.
     """
-    return compose_worker(settings, clock or SystemClock(), HANDLERS)
+    return compose_worker(settings, clock, HANDLERS)
 
 
 def _intake(database: Database, keyring: Keyring, clock: Clock) -> Intake:
@@ -115,9 +98,3 @@ def _intake(database: Database, keyring: Keyring, clock: Clock) -> Intake:
         keyring=keyring,
         clock=clock,
     )
-
-
-def _clock_of(settings: Settings) -> Clock:
-    if settings.clock_url:
-        return FollowedClock(settings.clock_url, datetime.now(UTC))
-    return SystemClock()

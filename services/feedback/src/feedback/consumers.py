@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from feedback.complaints.store import forget_texts as forget_complaints
 from feedback.projections import store as projections
 from feedback.reviews.store import forget_texts as forget_reviews
+from feedback.reviews.usecases import open_cases_of_clinics
 from feedback.surveys import store as surveys
 from feedback.surveys.domain import SURVEY_PURPOSE
 from revisit_events.consumer import Handlers
@@ -28,7 +29,7 @@ from revisit_events.revocations import on_token_revoked
 async def on_clinic_registered(
     connection: AsyncConnection, events: Sequence[Event[ClinicRegistered]], _now: datetime
 ) -> None:
-    """Keeps the clinic's name, language and `live_from`."""
+    """Keeps the clinic's name, language and `live_from`; low reviews that waited for it open cases."""
     await projections.upsert_clinics(
         connection,
         [
@@ -36,12 +37,13 @@ async def on_clinic_registered(
                 clinic_id=event.clinic_id,
                 name=event.data.name,
                 language=event.data.language,
-                live_from=event.data.live_from,
+                live_from=event.data.live_from or event.time,
                 precedence=event.precedence,
             )
             for event in events
         ],
     )
+    await open_cases_of_clinics(connection, {event.clinic_id for event in events})
 
 
 async def on_visit_completed(

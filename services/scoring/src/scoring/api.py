@@ -1,18 +1,25 @@
 """Scores, segments, key figures and targets over HTTP."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from datetime import UTC, datetime, time, tzinfo
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from revisit_chassis.audit import record_audit
+from revisit_chassis.etag import IfMatch, check_if_match, etag
 from revisit_chassis.http import ClinicConnection, ClinicId, Now, require
 from revisit_chassis.identifiers import canonical_id
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from revisit_chassis.problem import FieldError, Problem
-from revisit_events.contracts.fields import NO_NUL, Time
-from scoring import domain, store
+from revisit_chassis.tokens import Principal
+from revisit_events.contracts.fields import NO_NUL, Day, Time
+from scoring import store
+from scoring.domain.figures import DEFINITIONS
+from scoring.domain.rfm import RFM_VERSION
+from scoring.domain.segments import SEGMENTS_VERSION, LifeSituation, TreatmentState
 from scoring.texts import reason_text
 
 router = APIRouter(prefix="/v1")
@@ -27,7 +34,10 @@ Kpi = Literal[
     "return_12_months",
     "csat",
     "nps",
+    "survey_response_rate",
 ]
+Profile = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
+Moment = Day | Time
 EVER = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
 
@@ -38,6 +48,20 @@ class Reason(BaseModel):
     text: dict[str, str]
 
 
+class RfmScores(BaseModel):
+    """Recency, frequency and money, each from 1, the worst, to 5, the best."""
+
+    recency: int = Field(ge=1, le=5, description="By days since the last visit")
+    frequency: int = Field(ge=1, le=5, description="By visits of the last 24 months")
+    monetary: int | None = Field(
+        ge=1,
+        le=5,
+        description="By what was charged in the last 24 months, in average cheques of the clinic; "
+        "null while the clinic has too few paid visits",
+    )
+    definition_version: str = RFM_VERSION
+
+
 class Score(BaseModel):
     """What scoring thinks of a patient."""
 
@@ -45,15 +69,34 @@ class Score(BaseModel):
     visits: int
     first_visit_at: datetime
     last_visit_at: datetime
-    charged_minor: int
+    charged_minor: int = Field(description="For all visits charged in the clinic's currency")
+    currency: str | None = Field(description="Of the clinic; null while the clinic is unknown")
     life_situation: str
     treatment_state: str
-    probability: float = Field(description="Of not returning by themselves, 0 to 1")
+    rfm: RfmScores
+    probability: float = Field(description="Of not returning by themselves, 0 to 0.99")
     band: str
-    horizon_days: int
+    horizon_days: int = Field(
+        description="Days after which half of those like the patient have returned"
+    )
     reasons: list[Reason]
     model_version: str
     scored_at: datetime
+
+    @classmethod
+    def of(cls, score: store.Score) -> Self:
+        """Gives a stored score as it is shown."""
+        return cls.model_validate(
+            asdict(score)
+            | {
+                "rfm": {
+                    "recency": score.recency,
+                    "frequency": score.frequency,
+                    "monetary": score.monetary,
+                },
+                "reasons": [{"code": code, "text": reason_text(code)} for code in score.reasons],
+            }
+        )
 
 
 class SegmentCount(BaseModel):
@@ -91,6 +134,7 @@ class Kpis(BaseModel):
 
     start: datetime = Field(serialization_alias="from")
     end: datetime = Field(serialization_alias="to")
+    as_of: datetime = Field(description="Up to when returns and answers could be observed")
     items: list[KpiValue]
 
 
@@ -113,7 +157,7 @@ class TargetRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    profile: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)] = "default"
+    profile: Profile = "default"
     value: Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]
     direction: Literal["at_least", "at_most"]
     definition: Annotated[str, Field(max_length=500, pattern=NO_NUL)] = ""
@@ -135,10 +179,12 @@ async def read_score(
     patient_id: Identifier, clinic_id: ClinicId, connection: ClinicConnection
 ) -> Score:
     """Gives a patient's segments and churn risk."""
-    row = await store.score_of(connection, _patient(clinic_id, patient_id))
-    if row is None:
+    found = await store.score_of(
+        connection, clinic_id, _canonical(clinic_id, "patient", patient_id)
+    )
+    if found is None:
         raise Problem(404, "not-found", "No completed visit of this patient is known.")
-    return _score(row)
+    return Score.of(found)
 
 
 @router.get("/segments", dependencies=[Depends(require("scores:read"))])
@@ -151,7 +197,7 @@ async def read_segments(clinic_id: ClinicId, connection: ClinicConnection) -> Se
             for axis, by_key in counts.items()
             for key, patients in by_key.items()
         ],
-        definition_version=domain.DEFINITION_VERSION,
+        definition_version=SEGMENTS_VERSION,
     )
 
 
@@ -164,21 +210,21 @@ async def list_segment_patients(
     limit: Limit = 50,
 ) -> Page[Score]:
     """Gives the patients of a segment, page by page."""
-    if key not in {*domain.Group, *domain.Standing}:
+    if key not in {*LifeSituation, *TreatmentState}:
         raise Problem(404, "not-found", "There is no such segment.")
     after = None if cursor is None else _uuid_of(decode_cursor(cursor, 1)[0])
     rows = await store.patients_of_segment(connection, clinic_id, key, after, limit + 1)
     following = encode_cursor([rows[limit - 1].patient_id]) if len(rows) > limit else None
-    return Page(items=[_score(row) for row in rows[:limit]], next=following)
+    return Page(items=[Score.of(row) for row in rows[:limit]], next=following)
 
 
 @router.get("/at-risk", dependencies=[Depends(require("scores:read"))])
 async def list_at_risk(
     clinic_id: ClinicId, connection: ClinicConnection, limit: Limit = 10
 ) -> Page[Score]:
-    """Gives the patients most likely to be lost."""
+    """Gives the patients most likely to be lost; of equal risk those with more visits, then more money."""
     rows = await store.most_at_risk(connection, clinic_id, limit)
-    return Page(items=[_score(row) for row in rows])
+    return Page(items=[Score.of(row) for row in rows])
 
 
 @router.get("/kpis", dependencies=[Depends(require("kpis:read"))])
@@ -186,38 +232,53 @@ async def read_kpis(
     clinic_id: ClinicId,
     connection: ClinicConnection,
     now: Now,
-    start: Annotated[Time | None, Query(alias="from")] = None,
-    end: Annotated[Time | None, Query(alias="to")] = None,
+    start: Annotated[
+        Moment | None,
+        Query(alias="from", description="A day of the clinic's calendar, or a time; inclusive"),
+    ] = None,
+    end: Annotated[
+        Moment | None,
+        Query(alias="to", description="The same; exclusive, so a day is itself left out"),
+    ] = None,
     practitioner_id: Annotated[
         str | None, Query(min_length=1, max_length=64, pattern=NO_NUL)
     ] = None,
 ) -> Kpis:
     """Gives the key figures, each with its definition, population, exclusions and interval."""
-    first, last = (start or EVER[0]), (end or EVER[1])
+    zone = await store.zone_of_clinic(connection, clinic_id)
+    first, last = _moment(start, zone, EVER[0]), _moment(end, zone, EVER[1])
+    if first > last:
+        raise Problem(
+            422,
+            "invalid-span",
+            "The span ends before it begins.",
+            errors=[FieldError("/to", "must not be before from")],
+        )
     who = (
         None if practitioner_id is None else _canonical(clinic_id, "practitioner", practitioner_id)
     )
-    figures = await store.key_figures(connection, clinic_id, first, last, who, now)
+    found = await store.key_figures(connection, clinic_id, first, last, who, now=now, zone=zone)
     goals: dict[str, list[Target]] = {}
-    for row in await store.targets(connection, clinic_id):
-        goals.setdefault(row.kpi, []).append(_target(row))
+    for target in await store.targets(connection, clinic_id):
+        goals.setdefault(target.kpi, []).append(Target(**asdict(target)))
     return Kpis(
         start=first,
         end=last,
+        as_of=now,
         items=[
             KpiValue(
-                kpi=figure.key,
-                value=figure.found.value,
-                unit=figure.unit,
-                n=figure.found.n,
-                interval_low=figure.found.low,
-                interval_high=figure.found.high,
-                definition_version=domain.DEFINITION_VERSION,
-                population=figure.population,
-                exclusions=figure.exclusions,
-                targets=goals.get(figure.key, []),
+                kpi=kpi,
+                value=figure.value,
+                unit=DEFINITIONS[kpi].unit,
+                n=figure.n,
+                interval_low=figure.low,
+                interval_high=figure.high,
+                definition_version=DEFINITIONS[kpi].version,
+                population=DEFINITIONS[kpi].population,
+                exclusions=DEFINITIONS[kpi].exclusions,
+                targets=goals.get(kpi, []),
             )
-            for figure in figures
+            for kpi, figure in found.items()
         ],
     )
 
@@ -231,26 +292,63 @@ async def read_interactions(clinic_id: ClinicId, connection: ClinicConnection) -
     )
 
 
-@router.put("/targets/{kpi}", dependencies=[Depends(require("targets:write"))])
-async def put_target(
-    kpi: Kpi, body: TargetRequest, clinic_id: ClinicId, connection: ClinicConnection, now: Now
+@router.get("/targets/{kpi}", dependencies=[Depends(require("kpis:read"))])
+async def read_target(
+    kpi: Kpi,
+    response: Response,
+    clinic_id: ClinicId,
+    connection: ClinicConnection,
+    profile: Annotated[str, Query(min_length=1, max_length=64, pattern=NO_NUL)] = "default",
 ) -> Target:
-    """Adds a version of the clinic's target for a key figure, under a named profile."""
-    version = await store.set_target(
-        connection,
-        clinic_id,
-        kpi=kpi,
-        profile=body.profile,
-        value=body.value,
-        direction=body.direction,
-        definition=body.definition,
-        now=now,
-    )
-    return Target(kpi=kpi, version=version, **body.model_dump())
+    """Gives the target that stands for a key figure, under a named profile."""
+    found = await store.target_of(connection, clinic_id, kpi, profile)
+    if found is None:
+        raise Problem(404, "not-found", "No such target was set.")
+    response.headers["ETag"] = etag(found.version)
+    return Target(**asdict(found))
 
 
-def _patient(clinic_id: UUID, identifier: str) -> UUID:
-    return _canonical(clinic_id, "patient", identifier)
+@router.put("/targets/{kpi}")
+async def put_target(
+    *,
+    request: Request,
+    response: Response,
+    kpi: Kpi,
+    body: TargetRequest,
+    clinic_id: ClinicId,
+    connection: ClinicConnection,
+    caller: Annotated[Principal, Depends(require("targets:write"))],
+    now: Now,
+    if_match: IfMatch = None,
+) -> Target:
+    """Adds a version of the clinic's target for a key figure; one that says the same adds none."""
+    before = await store.lock_target(connection, clinic_id, kpi, body.profile)
+    version = 0 if before is None else before.version
+    check_if_match(if_match, version)
+    wanted = Target(kpi=kpi, version=version, **body.model_dump())
+    if before is None or Target(**asdict(before)) != wanted:
+        wanted = wanted.model_copy(update={"version": version + 1})
+        await store.add_target(connection, clinic_id, store.Target(**wanted.model_dump()), now)
+        await record_audit(
+            connection,
+            clinic_id=clinic_id,
+            actor=caller.sub,
+            action="target.change",
+            record=f"target:{kpi}:{body.profile}:{wanted.version}",
+            at=now,
+            correlation_id=request.scope.get("correlation_id"),
+        )
+    response.headers["ETag"] = etag(wanted.version)
+    return wanted
+
+
+def _moment(given: Moment | None, zone: tzinfo, otherwise: datetime) -> datetime:
+    """Gives a time as UTC; a day begins at the clinic's midnight."""
+    if given is None:
+        return otherwise
+    if isinstance(given, datetime):
+        return given.astimezone(UTC)
+    return datetime.combine(given, time(), zone).astimezone(UTC)
 
 
 def _canonical(clinic_id: UUID, noun: str, identifier: str) -> UUID:
@@ -270,32 +368,3 @@ def _uuid_of(value: Any) -> UUID:
             "The cursor is not one that this list gave.",
             errors=[FieldError("/cursor", "not a cursor of this list")],
         ) from error
-
-
-def _score(row: Any) -> Score:
-    return Score(
-        patient_id=row.patient_id,
-        visits=row.visits,
-        first_visit_at=row.first_visit_at,
-        last_visit_at=row.last_visit_at,
-        charged_minor=row.charged_minor,
-        life_situation=row.segment_group,
-        treatment_state=row.segment_standing,
-        probability=row.probability,
-        band=row.band,
-        horizon_days=domain.HORIZON_DAYS,
-        reasons=[Reason(code=code, text=reason_text(code)) for code in row.reasons],
-        model_version=row.model_version,
-        scored_at=row.scored_at,
-    )
-
-
-def _target(row: Any) -> Target:
-    return Target(
-        kpi=row.kpi,
-        profile=row.profile,
-        version=row.version,
-        value=row.value,
-        direction=row.direction,
-        definition=row.definition,
-    )

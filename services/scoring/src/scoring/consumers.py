@@ -44,7 +44,6 @@ async def on_patient_described(
             [e.clinic_id for e in events],
             [e.data.patient_id for e in events],
             [e.data.birth_year for e in events],
-            [e.data.sex for e in events],
             [e.data.family_id for e in events],
             [e.data.payer for e in events],
             [e.data.employer_id for e in events],
@@ -57,7 +56,7 @@ async def on_patient_described(
 async def on_patient_erased(
     connection: AsyncConnection, events: Sequence[Event[c.PatientErased]], _: datetime
 ) -> None:
-    """Forgets who it was; the visits stay as anonymous facts, the score goes."""
+    """Forgets who it was; the visits stay as anonymous facts, the score goes at once."""
     pairs = ([e.clinic_id for e in events], [e.data.patient_id for e in events])
     await connection.exec_driver_sql(facts.ERASE, (*pairs, [e.time for e in events]))
     await connection.exec_driver_sql(facts.FORGET_SCORE, pairs)
@@ -66,7 +65,10 @@ async def on_patient_erased(
 async def on_visit_completed(
     connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], _: datetime
 ) -> None:
-    """Keeps the visit; the hottest handler: one statement."""
+    """Keeps the visit; the hottest handler: one statement.
+
+    An appointment that a visit names was kept, whatever is said of it before or later.
+    """
     data = [e.data for e in events]
     await connection.exec_driver_sql(
         facts.VISIT,
@@ -74,6 +76,7 @@ async def on_visit_completed(
             [e.clinic_id for e in events],
             [d.visit_id for d in data],
             [d.patient_id for d in data],
+            [d.appointment_id for d in data],
             [d.practitioner_id for d in data],
             [d.service_code for d in data],
             [d.kind for d in data],
@@ -82,11 +85,10 @@ async def on_visit_completed(
             [d.started_at for d in data],
             [d.completed_at for d in data],
             [d.charged_minor for d in data],
+            [d.currency for d in data],
             [e.precedence for e in events],
         ),
     )
-    attended = [e for e in events if e.data.appointment_id is not None]
-    await _statuses(connection, attended, "completed")
 
 
 async def on_appointment_scheduled(
@@ -119,8 +121,6 @@ def _status_handler(status: str) -> Handler[Any]:
 
 
 async def _statuses(connection: AsyncConnection, events: Sequence[Event[Any]], status: str) -> None:
-    if not events:
-        return
     await connection.exec_driver_sql(
         facts.STATUS,
         (
@@ -144,6 +144,7 @@ async def on_survey_answered(
             [e.clinic_id for e in events],
             [e.data.answer_id for e in events],
             [e.data.patient_id for e in events],
+            [e.data.visit_id for e in events],
             [e.data.practitioner_id for e in events],
             [e.data.kind for e in events],
             [_on_usual_scale(e.data) for e in events],
@@ -174,13 +175,14 @@ async def on_consent_changed(
             [f"{e.subject}:{e.data.purpose}:{e.data.channel}" for e in events],
             [e.data.patient_id for e in events],
             [e.data.state for e in events],
+            [None] * len(events),
             [e.time for e in events],
             [e.precedence for e in events],
         ),
     )
 
 
-def _interaction_handler(code_field: str | None) -> Handler[Any]:
+def _interaction_handler(code_field: str | None, about_field: str | None = None) -> Handler[Any]:
     async def on_interaction(
         connection: AsyncConnection, events: Sequence[AnyEvent], _: datetime
     ) -> None:
@@ -192,6 +194,7 @@ def _interaction_handler(code_field: str | None) -> Handler[Any]:
                 [e.subject for e in events],
                 [_patient_of(e) for e in events],
                 [_text(getattr(e.data, code_field)) if code_field else None for e in events],
+                [getattr(e.data, about_field) if about_field else None for e in events],
                 [e.time for e in events],
                 [e.precedence for e in events],
             ),
@@ -223,7 +226,7 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.VisitCompleted: on_visit_completed,
     c.SurveyAnswered: on_survey_answered,
     c.LeadLost: _interaction_handler("reason_code"),
-    c.LinkIssued: _interaction_handler("purpose"),
+    c.LinkIssued: _interaction_handler("purpose", "subject_id"),
     c.JourneyEnrolled: _interaction_handler("journey"),
     c.MessageSent: _interaction_handler("journey"),
     c.MessageDelivered: _interaction_handler("journey"),

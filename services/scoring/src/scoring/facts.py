@@ -14,7 +14,7 @@ SELECT DISTINCT clinic_id, patient_id FROM given WHERE patient_id IS NOT NULL
 # A correction may have moved the fact to another patient: both are scored again.
 _QUEUE_BOTH = """
 INSERT INTO rescore (clinic_id, patient_id)
-SELECT clinic_id, patient_id FROM given
+SELECT clinic_id, patient_id FROM given WHERE patient_id IS NOT NULL
 UNION SELECT clinic_id, patient_id FROM kept WHERE patient_id IS NOT NULL
 """
 
@@ -28,24 +28,31 @@ WITH given AS (
   ON CONFLICT (clinic_id) DO UPDATE SET
     time_zone = excluded.time_zone, currency = excluded.currency, precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
+  RETURNING t.clinic_id, (old.time_zone, old.currency) IS DISTINCT FROM (new.time_zone, new.currency)
+    AS is_changed
+), due AS (
+  INSERT INTO rhythm_due (clinic_id, due_at)
+  SELECT clinic_id, left(precedence, 27)::timestamptz + interval '7 days' FROM given
+  ORDER BY clinic_id ON CONFLICT DO NOTHING
 )
-INSERT INTO rhythm_due (clinic_id, due_at)
-SELECT clinic_id, left(precedence, 27)::timestamptz + interval '7 days' FROM given
-ORDER BY clinic_id ON CONFLICT DO NOTHING
+-- Local days and sums of money follow from zone and currency: whoever was scored without them is again.
+INSERT INTO rescore (clinic_id, patient_id)
+SELECT DISTINCT clinic_id, patient_id FROM visit_fact
+WHERE clinic_id IN (SELECT clinic_id FROM kept WHERE is_changed)
 """
 
 PATIENT = f"""
 WITH given AS (
   SELECT DISTINCT ON (clinic_id, patient_id) * FROM unnest($1::uuid[], $2::uuid[], $3::int[],
-    $4::text[], $5::uuid[], $6::text[], $7::uuid[], $8::boolean[], $9::text[])
-    AS t (clinic_id, patient_id, birth_year, sex, family_id, payer, employer_id, is_chronic, precedence)
+    $4::uuid[], $5::text[], $6::uuid[], $7::boolean[], $8::text[])
+    AS t (clinic_id, patient_id, birth_year, family_id, payer, employer_id, is_chronic, precedence)
   ORDER BY clinic_id, patient_id, precedence COLLATE "C" DESC
 ), kept AS (
-  INSERT INTO patient AS t (clinic_id, patient_id, birth_year, sex, family_id, payer, employer_id,
-                            is_chronic, precedence)
+  INSERT INTO patient AS t (clinic_id, patient_id, birth_year, family_id, payer, employer_id, is_chronic,
+                            precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-    birth_year = excluded.birth_year, sex = excluded.sex, family_id = excluded.family_id,
+    birth_year = excluded.birth_year, family_id = excluded.family_id,
     payer = excluded.payer, employer_id = excluded.employer_id, is_chronic = excluded.is_chronic,
     precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence AND t.erased_at IS NULL
@@ -62,7 +69,7 @@ WITH given AS (
 ), kept AS (
   INSERT INTO patient AS t (clinic_id, patient_id, erased_at) SELECT * FROM given
   ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-    birth_year = NULL, sex = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
+    birth_year = NULL, family_id = NULL, payer = NULL, employer_id = NULL,
     is_chronic = false, precedence = '', erased_at = least(t.erased_at, excluded.erased_at)
 )
 {_QUEUE}
@@ -76,20 +83,22 @@ WHERE score.clinic_id = given.clinic_id AND score.patient_id = given.patient_id
 VISIT = f"""
 WITH given AS (
   SELECT DISTINCT ON (clinic_id, visit_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
-    $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[],
-    $10::timestamptz[], $11::bigint[], $12::text[])
-    AS t (clinic_id, visit_id, patient_id, practitioner_id, service_code, kind, outcome, arrived_at,
-          started_at, completed_at, charged_minor, precedence)
+    $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[],
+    $11::timestamptz[], $12::bigint[], $13::text[], $14::text[])
+    AS t (clinic_id, visit_id, patient_id, appointment_id, practitioner_id, service_code, kind, outcome,
+          arrived_at, started_at, completed_at, charged_minor, currency, precedence)
   ORDER BY clinic_id, visit_id, precedence COLLATE "C" DESC
 ), kept AS (
-  INSERT INTO visit_fact AS t (clinic_id, visit_id, patient_id, practitioner_id, service_code, kind,
-                               outcome, arrived_at, started_at, completed_at, charged_minor, precedence)
+  INSERT INTO visit_fact AS t (clinic_id, visit_id, patient_id, appointment_id, practitioner_id,
+                               service_code, kind, outcome, arrived_at, started_at, completed_at,
+                               charged_minor, currency, precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
-    patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
-    service_code = excluded.service_code, kind = excluded.kind, outcome = excluded.outcome,
-    arrived_at = excluded.arrived_at, started_at = excluded.started_at,
-    completed_at = excluded.completed_at, charged_minor = excluded.charged_minor,
+    patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
+    practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
+    kind = excluded.kind, outcome = excluded.outcome, arrived_at = excluded.arrived_at,
+    started_at = excluded.started_at, completed_at = excluded.completed_at,
+    charged_minor = excluded.charged_minor, currency = excluded.currency,
     precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
   RETURNING t.clinic_id, old.patient_id
@@ -137,30 +146,32 @@ WITH given AS (
 ANSWER = f"""
 WITH given AS (
   SELECT DISTINCT ON (clinic_id, answer_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
-    $4::uuid[], $5::text[], $6::float8[], $7::timestamptz[], $8::text[])
-    AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score, answered_at, precedence)
+    $4::uuid[], $5::uuid[], $6::text[], $7::float8[], $8::timestamptz[], $9::text[])
+    AS t (clinic_id, answer_id, patient_id, visit_id, practitioner_id, kind, score, answered_at,
+          precedence)
   ORDER BY clinic_id, answer_id, precedence COLLATE "C" DESC
 ), kept AS (
-  INSERT INTO answer_fact AS t (clinic_id, answer_id, patient_id, practitioner_id, kind, score,
-                                answered_at, precedence)
+  INSERT INTO answer_fact AS t (clinic_id, answer_id, patient_id, visit_id, practitioner_id, kind,
+                                score, answered_at, precedence)
   SELECT * FROM given
   ON CONFLICT (clinic_id, answer_id) DO UPDATE SET
-    patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
-    kind = excluded.kind, score = excluded.score, answered_at = excluded.answered_at,
-    precedence = excluded.precedence
+    patient_id = excluded.patient_id, visit_id = excluded.visit_id,
+    practitioner_id = excluded.practitioner_id, kind = excluded.kind, score = excluded.score,
+    answered_at = excluded.answered_at, precedence = excluded.precedence
   WHERE excluded.precedence > t.precedence
+  RETURNING t.clinic_id, old.patient_id
 )
-{_QUEUE}
+{_QUEUE_BOTH}
 """
 
 INTERACTION = """
-INSERT INTO interaction_fact AS t (clinic_id, kind, subject, patient_id, code, at, precedence)
+INSERT INTO interaction_fact AS t (clinic_id, kind, subject, patient_id, code, about_id, at, precedence)
 SELECT DISTINCT ON (clinic_id, kind, subject) * FROM unnest($1::uuid[], $2::text[], $3::text[],
-  $4::uuid[], $5::text[], $6::timestamptz[], $7::text[])
-  AS given (clinic_id, kind, subject, patient_id, code, at, precedence)
+  $4::uuid[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[])
+  AS given (clinic_id, kind, subject, patient_id, code, about_id, at, precedence)
 ORDER BY clinic_id, kind, subject, precedence COLLATE "C" DESC
 ON CONFLICT (clinic_id, kind, subject) DO UPDATE SET
-  patient_id = excluded.patient_id, code = excluded.code, at = excluded.at,
-  precedence = excluded.precedence
+  patient_id = excluded.patient_id, code = excluded.code, about_id = excluded.about_id,
+  at = excluded.at, precedence = excluded.precedence
 WHERE excluded.precedence > t.precedence
 """

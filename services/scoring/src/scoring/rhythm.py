@@ -1,29 +1,73 @@
-"""The typical interval between visits of each service of a clinic, found anew each week."""
+"""A clinic's habits, found anew each week: the interval between visits by service, the average cheque.
+
+Both are rounded (whole days; two significant digits), so that a single visit changes neither, and who
+depends on what did change is scored again.
+"""
 
 from datetime import datetime
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
+from scoring.domain.facts import WINDOW
 
-FEWEST_GAPS = 20
-"""With fewer returns the six-month default says more than the data."""
+FEWEST = 20
+"""With fewer returns or paid visits the defaults say more than the data."""
 
 # The median of the gaps after which patients returned, by the service they returned from. Gaps that
-# have not ended yet are not in it: it is the rhythm of those who do return.
-_REFRESH = """
-INSERT INTO service_rhythm AS t (clinic_id, service_code, interval_days, gaps)
-SELECT clinic_id, service_code, percentile_cont(0.5) WITHIN GROUP (ORDER BY days), count(*)
-FROM (
-  SELECT clinic_id, service_code,
-    extract(epoch FROM lead(completed_at) OVER w - completed_at) / 86400.0 AS days
-  FROM visit_fact WHERE clinic_id = $1
-  WINDOW w AS (PARTITION BY patient_id ORDER BY completed_at, visit_id)
-) AS gap
-WHERE days >= 1 AND service_code IS NOT NULL
-GROUP BY clinic_id, service_code HAVING count(*) >= $2
-ORDER BY clinic_id, service_code
-ON CONFLICT (clinic_id, service_code) DO UPDATE SET
-  interval_days = excluded.interval_days, gaps = excluded.gaps
+# have not ended yet are not in it: it is the rhythm of those who do return. A service that falls below
+# the fewest gaps, as after a correction, has no rhythm any more.
+_RHYTHMS = """
+WITH found AS (
+  SELECT service_code, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY days)) AS interval_days,
+    count(*) AS gaps
+  FROM (
+    SELECT service_code, extract(epoch FROM lead(completed_at) OVER w - completed_at) / 86400.0 AS days
+    FROM visit_fact WHERE clinic_id = $1
+    WINDOW w AS (PARTITION BY patient_id ORDER BY completed_at, visit_id)
+  ) AS gap
+  WHERE days >= 1 AND service_code IS NOT NULL
+  GROUP BY service_code HAVING count(*) >= $2
+), gone AS (
+  DELETE FROM service_rhythm WHERE clinic_id = $1 AND service_code NOT IN (SELECT service_code FROM found)
+  RETURNING service_code
+), kept AS (
+  INSERT INTO service_rhythm AS t (clinic_id, service_code, interval_days, gaps)
+  SELECT $1, service_code, interval_days, gaps FROM found ORDER BY service_code
+  ON CONFLICT (clinic_id, service_code) DO UPDATE SET
+    interval_days = excluded.interval_days, gaps = excluded.gaps
+  RETURNING service_code, old.interval_days IS DISTINCT FROM new.interval_days AS is_changed
+)
+INSERT INTO rescore (clinic_id, patient_id)
+SELECT $1, patient_id FROM (
+  SELECT DISTINCT ON (patient_id) patient_id, service_code FROM visit_fact WHERE clinic_id = $1
+  ORDER BY patient_id, completed_at DESC, visit_id
+) AS last_visit
+WHERE service_code IN (
+  SELECT service_code FROM gone UNION SELECT service_code FROM kept WHERE is_changed
+)
+"""
+_CHEQUE = """
+WITH paid AS (
+  SELECT avg(charged_minor) AS charged_minor, count(*) AS visits
+  FROM visit_fact AS f JOIN clinic AS c USING (clinic_id)
+  WHERE clinic_id = $1 AND charged_minor > 0 AND completed_at > $3::timestamptz - $4::interval
+    AND (f.currency IS NULL OR f.currency IS NOT DISTINCT FROM c.currency)
+), found AS (
+  SELECT round(charged_minor, 1 - floor(log(charged_minor))::int) AS charged_minor, visits
+  FROM paid WHERE visits >= $2
+), gone AS (
+  DELETE FROM average_cheque WHERE clinic_id = $1 AND NOT EXISTS (SELECT FROM found)
+  RETURNING true AS is_changed
+), kept AS (
+  INSERT INTO average_cheque AS t (clinic_id, charged_minor, visits)
+  SELECT $1, charged_minor, visits FROM found
+  ON CONFLICT (clinic_id) DO UPDATE SET
+    charged_minor = excluded.charged_minor, visits = excluded.visits
+  RETURNING old.charged_minor IS DISTINCT FROM new.charged_minor AS is_changed
+)
+INSERT INTO rescore (clinic_id, patient_id)
+SELECT DISTINCT clinic_id, patient_id FROM visit_fact
+WHERE clinic_id = $1 AND (SELECT bool_or(is_changed) FROM (TABLE gone UNION TABLE kept) AS either)
 """
 _DUE = """
 SELECT clinic_id FROM rhythm_due WHERE due_at <= $1 ORDER BY due_at LIMIT 1
@@ -32,7 +76,7 @@ FOR UPDATE SKIP LOCKED
 
 
 class RefreshRhythms:
-    """Finds the rhythms of a clinic's services a week after the last time.
+    """Finds the habits of a clinic a week after the last time.
 
     Args:
         database: With the worker's role.
@@ -51,7 +95,8 @@ class RefreshRhythms:
             if clinic_id is None:
                 return 0
             await set_clinics(connection, [clinic_id])
-            await connection.exec_driver_sql(_REFRESH, (clinic_id, FEWEST_GAPS))
+            await connection.exec_driver_sql(_RHYTHMS, (clinic_id, FEWEST))
+            await connection.exec_driver_sql(_CHEQUE, (clinic_id, FEWEST, now, WINDOW))
             await connection.exec_driver_sql(
                 "UPDATE rhythm_due SET due_at = $2::timestamptz + interval '7 days' "
                 "WHERE clinic_id = $1",

@@ -31,7 +31,6 @@ patient = sa.Table(
     sa.Column("clinic_id", pg.UUID, primary_key=True),
     sa.Column("patient_id", pg.UUID, primary_key=True),
     sa.Column("birth_year", sa.SmallInteger),
-    sa.Column("sex", sa.Text),
     sa.Column("family_id", pg.UUID),
     sa.Column("payer", sa.Text),
     sa.Column("employer_id", pg.UUID),
@@ -46,6 +45,7 @@ visit_fact = sa.Table(
     sa.Column("clinic_id", pg.UUID, primary_key=True),
     sa.Column("visit_id", pg.UUID, primary_key=True),
     sa.Column("patient_id", pg.UUID, nullable=False),
+    sa.Column("appointment_id", pg.UUID),
     sa.Column("practitioner_id", pg.UUID),
     sa.Column("service_code", sa.Text),
     sa.Column("kind", sa.Text, nullable=False),
@@ -54,6 +54,7 @@ visit_fact = sa.Table(
     _time("started_at"),
     _time("completed_at", nullable=False),
     sa.Column("charged_minor", sa.BigInteger),
+    sa.Column("currency", sa.Text, comment="the clinic's when none is named"),
     _precedence(),
     sa.Index("visit_fact_patient_idx", "clinic_id", "patient_id", "completed_at"),
 )
@@ -80,7 +81,8 @@ answer_fact = sa.Table(
     sa.Column("clinic_id", pg.UUID, primary_key=True),
     sa.Column("answer_id", pg.UUID, primary_key=True),
     sa.Column("patient_id", pg.UUID),
-    sa.Column("practitioner_id", pg.UUID),
+    sa.Column("visit_id", pg.UUID),
+    sa.Column("practitioner_id", pg.UUID, comment="as told; where the visit is known, it decides"),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("score", sa.Float, nullable=False),
     _time("answered_at", nullable=False),
@@ -96,6 +98,7 @@ interaction_fact = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True, comment="id of the aggregate"),
     sa.Column("patient_id", pg.UUID),
     sa.Column("code", sa.Text, comment="journey, reason, state, cause or verdict"),
+    sa.Column("about_id", pg.UUID, comment="of a link: its subject, such as the visit of a survey"),
     _time("at", nullable=False),
     _precedence(),
 )
@@ -109,12 +112,21 @@ service_rhythm = sa.Table(
     sa.Column("gaps", sa.Integer, nullable=False),
 )
 
+average_cheque = sa.Table(
+    "average_cheque",
+    METADATA,
+    sa.Column("clinic_id", pg.UUID, primary_key=True),
+    sa.Column("charged_minor", sa.BigInteger, nullable=False),
+    sa.Column("visits", sa.Integer, nullable=False),
+    comment="Of the paid visits of the last 24 months, in the clinic's currency.",
+)
+
 rhythm_due = sa.Table(
     "rhythm_due",
     METADATA,
     sa.Column("clinic_id", pg.UUID, primary_key=True),
     _time("due_at", nullable=False),
-    comment="When a clinic's rhythms are found anew.",
+    comment="When a clinic's rhythms and average cheque are found anew.",
 )
 
 rescore = sa.Table(
@@ -136,18 +148,23 @@ score = sa.Table(
     _time("first_visit_at", nullable=False),
     _time("last_visit_at", nullable=False),
     sa.Column("charged_minor", sa.BigInteger, nullable=False),
-    sa.Column("segment_group", sa.Text, nullable=False),
-    sa.Column("segment_standing", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text),
+    sa.Column("life_situation", sa.Text, nullable=False),
+    sa.Column("treatment_state", sa.Text, nullable=False),
+    sa.Column("recency", sa.SmallInteger, nullable=False),
+    sa.Column("frequency", sa.SmallInteger, nullable=False),
+    sa.Column("monetary", sa.SmallInteger),
     sa.Column("probability", sa.Float, nullable=False),
     sa.Column("told_probability", sa.Float, nullable=False),
     sa.Column("band", sa.Text, nullable=False),
     sa.Column("reasons", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("horizon_days", sa.Integer, nullable=False),
     sa.Column("model_version", sa.Text, nullable=False),
     _time("scored_at", nullable=False),
     _time("review_at", nullable=False),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     sa.Index("score_review_idx", "review_at"),
-    sa.Index("score_risk_idx", "clinic_id", "probability"),
+    sa.Index("score_risk_idx", "clinic_id", "probability", "visits", "charged_minor"),
 )
 
 target = sa.Table(
@@ -165,8 +182,6 @@ target = sa.Table(
 
 PROJECTIONS = (
     "rescore",
-    "rhythm_due",
-    "service_rhythm",
     "interaction_fact",
     "answer_fact",
     "appointment_fact",
@@ -175,4 +190,6 @@ PROJECTIONS = (
     "clinic",
 )
 """What a rebuild makes again from the event log. Scores follow from the facts: they keep their versions,
-so that what was told of them is never told again under the same id."""
+so that what was told of them is never told again under the same id. Rhythms and average cheques are no
+handler's work: emptied, they would be missing until the next refresh, and patients would be judged by
+defaults meanwhile."""

@@ -6,9 +6,7 @@ _REASONS = {
     "recent_no_show": ("недавно не пришёл на приём", "missed an appointment lately"),
     "low_score": ("остался недоволен визитом", "was unhappy with a visit"),
     "treatment_not_started": ("не начал лечение после консультации", "did not start treatment"),
-    "no_next_appointment": ("нет следующей записи", "no next appointment"),
     "next_appointment_booked": ("есть следующая запись", "next appointment is booked"),
-    "first_visit_only": ("был только один раз", "came once only"),
 }
 
 

@@ -33,7 +33,9 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 NO_NUL = r"^[^\u0000]*$"
 _RFC3339 = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$"
 _FULL_DATE = r"^\d{4}-\d\d-\d\d$"
-_BIGINT_MAX = 2**63 - 1
+# Ten thousand million roubles: no visit costs more, and millions of such amounts still add up in a
+# bigint, so that no sum a reader makes can overflow.
+_MINOR_MAX = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,8 @@ Text = Annotated[
 ]
 Minor = Annotated[
     int,
-    Field(strict=True, ge=-_BIGINT_MAX, le=_BIGINT_MAX),
-    Expected("an integer, in minor units (kopecks)"),
+    Field(strict=True, ge=-_MINOR_MAX, le=_MINOR_MAX),
+    Expected("an integer, in minor units (kopecks), at most 10^12 either way"),
 ]
 Currency = Annotated[
     str,

@@ -18,7 +18,7 @@ class PatientSegmentChanged(EventData):
     patient_id: Id
     """The patient."""
     axis: Code
-    """The classification, such as `life_situation, treatment_state, rfm`."""
+    """The classification, such as `life_situation, treatment_state`."""
     from_: Code | None = Field(default=None, alias="from")
     """The segment left; none for the first one."""
     to: Code
@@ -36,12 +36,12 @@ class PatientChurnRiskChanged(EventData):
     patient_id: Id
     """The patient."""
     probability: Probability
-    """Probability of no visit within the horizon, 0 to 1."""
+    """Probability that the patient does not come back by themselves, 0 to 0.99."""
     band: Code
     """`low, medium, high`."""
     horizon_days: Count
-    """How far the statement reaches, days."""
+    """Days after which half of those like the patient have returned: what silence is held against."""
     main_reasons: tuple[Code, ...] = ()
-    """Codes of the reasons that weigh most, the heaviest first."""
+    """Codes of what weighs in the probability, the heaviest first; empty when nothing speaks for it."""
     model_version: Code
     """Version of the model."""

@@ -11,6 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from feedback.complaints.domain import Complaint, Origin, Severity
 from feedback.complaints.tables import complaint, complaint_cause
+from feedback.projections.tables import visit
+
+# The visit says whom it is about, whether it came before the complaint or after it.
+_ALL: sa.Select[tuple[object, ...]] = sa.select(
+    *(column for column in complaint.c if column.name != "practitioner_id"),
+    sa.func.coalesce(visit.c.practitioner_id, complaint.c.practitioner_id).label("practitioner_id"),
+).select_from(
+    complaint.outerjoin(
+        visit,
+        sa.and_(
+            visit.c.clinic_id == complaint.c.clinic_id, visit.c.visit_id == complaint.c.visit_id
+        ),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +40,7 @@ class ComplaintFilter:
 async def insert_complaints(
     connection: AsyncConnection, rows: Sequence[Complaint]
 ) -> set[tuple[uuid.UUID, uuid.UUID]]:
-    """Inserts the complaints that are not there yet and gives their keys.
-
-    Nothing that an erased patient wrote is stored again.
-    """
+    """Inserts the complaints that are not there yet and gives their keys."""
     if not rows:
         return set()
     inserted = await connection.execute(
@@ -39,6 +50,37 @@ async def insert_complaints(
         .returning(complaint.c.clinic_id, complaint.c.complaint_id)
     )
     return {(row.clinic_id, row.complaint_id) for row in inserted}
+
+
+async def follow_origin(connection: AsyncConnection, rows: Sequence[Complaint]) -> None:
+    """Brings complaints up to what they came from: an edited review, a survey answered in two steps."""
+    if not rows:
+        return
+    await connection.execute(
+        sa.text("""
+            UPDATE complaint AS t SET severity = u.severity, practitioner_id = u.practitioner_id,
+                opened_at = least(t.opened_at, u.opened_at), due_at = least(t.due_at, u.due_at),
+                text = coalesce(t.text, u.text)
+            FROM unnest(
+                CAST(:clinic_id AS uuid[]), CAST(:complaint_id AS uuid[]), CAST(:severity AS text[]),
+                CAST(:practitioner_id AS uuid[]), CAST(:opened_at AS timestamptz[]),
+                CAST(:due_at AS timestamptz[]), CAST(:text AS bytea[])
+            ) AS u (clinic_id, complaint_id, severity, practitioner_id, opened_at, due_at, text)
+            WHERE t.clinic_id = u.clinic_id AND t.complaint_id = u.complaint_id
+        """),
+        {
+            name: [getattr(row, name) for row in rows]
+            for name in (
+                "clinic_id",
+                "complaint_id",
+                "severity",
+                "practitioner_id",
+                "opened_at",
+                "due_at",
+                "text",
+            )
+        },
+    )
 
 
 async def load(
@@ -53,7 +95,8 @@ async def lock(
     connection: AsyncConnection, clinic_id: uuid.UUID, complaint_id: uuid.UUID
 ) -> Complaint | None:
     """A complaint that nobody else can change until this transaction ends."""
-    row = (await connection.execute(_one(clinic_id, complaint_id).with_for_update())).one_or_none()
+    statement = _one(clinic_id, complaint_id).with_for_update(of=complaint)
+    row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _complaint_from_row(row)
 
 
@@ -102,7 +145,7 @@ async def page(
     limit: int,
 ) -> list[Complaint]:
     """Complaints in the order they were opened, after a position."""
-    query = sa.select(complaint).where(complaint.c.clinic_id == clinic_id)
+    query = _ALL.where(complaint.c.clinic_id == clinic_id)
     if wanted.is_open is not None:
         resolved_at = complaint.c.resolved_at
         query = query.where(resolved_at.is_(None) if wanted.is_open else resolved_at.is_not(None))
@@ -138,9 +181,7 @@ async def forget_texts(
 
 
 def _one(clinic_id: uuid.UUID, complaint_id: uuid.UUID) -> sa.Select[tuple[object, ...]]:
-    return sa.select(complaint).where(
-        complaint.c.clinic_id == clinic_id, complaint.c.complaint_id == complaint_id
-    )
+    return _ALL.where(complaint.c.clinic_id == clinic_id, complaint.c.complaint_id == complaint_id)
 
 
 def _complaint_from_row(row: sa.Row[tuple[object, ...]]) -> Complaint:

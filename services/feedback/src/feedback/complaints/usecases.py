@@ -26,8 +26,13 @@ from revisit_events.outbox import publish
 SOURCE = "/feedback"
 
 
-async def open_complaints(connection: AsyncConnection, rows: Sequence[Complaint]) -> int:
-    """Opens those of the complaints that are not there yet, and says how many that were."""
+async def keep_complaints(connection: AsyncConnection, rows: Sequence[Complaint]) -> None:
+    """Opens those of the complaints that are not there yet; the others follow what they came from.
+
+    What follows is how grave it is, whom it is about and since when: what a survey or a review says as
+    it stands now. The event of the opening tells what was known then. Callers have checked who was
+    erased: nothing that such a patient wrote may be in the rows.
+    """
     rows = sorted(
         {(row.clinic_id, row.complaint_id): row for row in rows}.values(),
         key=lambda row: (row.clinic_id, row.complaint_id),
@@ -36,7 +41,9 @@ async def open_complaints(connection: AsyncConnection, rows: Sequence[Complaint]
     await publish(
         connection, [_opened(row) for row in rows if (row.clinic_id, row.complaint_id) in opened]
     )
-    return len(opened)
+    await store.follow_origin(
+        connection, [row for row in rows if (row.clinic_id, row.complaint_id) not in opened]
+    )
 
 
 async def record_complaint(
@@ -70,7 +77,7 @@ async def record_complaint(
         due_at=now + DUE_AFTER,
         text=seal(keyring, text, clinic_id, complaint_id, "text"),
     )
-    await open_complaints(connection, [complaint])
+    await keep_complaints(connection, [complaint])
     return complaint
 
 
@@ -114,11 +121,13 @@ async def resolve_complaint(
         ComplaintNotFoundError: There is no such complaint.
         ComplaintResolvedError: It was resolved before.
     """
+    seen = await store.load(connection, clinic_id, complaint_id)
+    # The patient first, then the complaint: in the order of an erasure, or the two wait for each other.
+    if seen and seen.patient_id and await erased_among(connection, [(clinic_id, seen.patient_id)]):
+        text = None
     found = await store.lock(connection, clinic_id, complaint_id)
     if found is None:
         raise ComplaintNotFoundError
-    if found.patient_id and await erased_among(connection, [(clinic_id, found.patient_id)]):
-        text = None
     sealed = seal(keyring, text, clinic_id, complaint_id, "resolution_text")
     changed = resolved(found, resolution_code, sealed, by=by, now=now)
     await store.save(connection, changed)

@@ -18,7 +18,7 @@ class Clinic:
     clinic_id: uuid.UUID
     name: str
     language: str
-    live_from: datetime | None
+    live_from: datetime
     precedence: str = ""
 
 
@@ -35,7 +35,11 @@ class Visit:
 
 
 async def upsert_clinics(connection: AsyncConnection, clinics: Sequence[Clinic]) -> None:
-    """Stores clinics; of several states of one the greatest precedence stands."""
+    """Stores clinics; of several states of one the greatest precedence stands.
+
+    Waits for whoever is just storing something that depends on a clinic; see `hold_clinics`.
+    """
+    await _lock(connection, _clinic_keys(row.clinic_id for row in clinics), "pg_advisory_xact_lock")
     await connection.execute(
         sa.text("""
             INSERT INTO clinic AS t (clinic_id, name, language, live_from, precedence)
@@ -58,6 +62,14 @@ async def upsert_clinics(connection: AsyncConnection, clinics: Sequence[Clinic])
             "precedences": [row.precedence for row in clinics],
         },
     )
+
+
+async def hold_clinics(connection: AsyncConnection, clinic_ids: Collection[uuid.UUID]) -> None:
+    """Keeps what is known of clinics, and that they are unknown, until this transaction ends.
+
+    Taken before any lock on patients, here and by consumers, so that nobody waits in a circle.
+    """
+    await _lock(connection, _clinic_keys(clinic_ids), "pg_advisory_xact_lock_shared")
 
 
 _UPSERT_VISITS = sa.text("""
@@ -99,10 +111,8 @@ async def mark_erased(
 
     Waits for whoever is just storing something of the patients; what comes later sees the erasure.
     """
-    await connection.execute(
-        sa.text("SELECT pg_advisory_xact_lock(k) FROM unnest(CAST(:keys AS bigint[])) AS k"),
-        {"keys": _lock_keys((clinic_id, patient_id) for clinic_id, patient_id, _ in pairs)},
-    )
+    keys = _patient_keys((clinic_id, patient_id) for clinic_id, patient_id, _ in pairs)
+    await _lock(connection, keys, "pg_advisory_xact_lock")
     await connection.execute(
         sa.text("""
             INSERT INTO erased_patient AS t (clinic_id, patient_id, erased_at)
@@ -127,10 +137,7 @@ async def erased_among(connection: AsyncConnection, pairs: Collection[Pair]) -> 
     """Those of the patients who were erased; no other is erased until this transaction ends."""
     if not pairs:
         return set()
-    await connection.execute(
-        sa.text("SELECT pg_advisory_xact_lock_shared(k) FROM unnest(CAST(:keys AS bigint[])) AS k"),
-        {"keys": _lock_keys(pairs)},
-    )
+    await _lock(connection, _patient_keys(pairs), "pg_advisory_xact_lock_shared")
     rows = await connection.execute(
         sa.text("""
             SELECT clinic_id, patient_id FROM erased_patient
@@ -176,11 +183,21 @@ async def practitioner_of(
     return found
 
 
-def _lock_keys(pairs: Iterable[Pair]) -> list[int]:
+async def _lock(connection: AsyncConnection, keys: Iterable[int], function: str) -> None:
     # In one order everywhere, so that two that meet wait and do not deadlock.
-    return sorted(
-        {
-            int.from_bytes((clinic_id.int ^ patient_id.int).to_bytes(16)[:8], signed=True)
-            for clinic_id, patient_id in pairs
-        }
+    await connection.execute(
+        sa.text(f"SELECT {function}(k) FROM unnest(CAST(:keys AS bigint[])) AS k"),  # noqa: S608
+        {"keys": sorted(set(keys))},
     )
+
+
+def _clinic_keys(clinic_ids: Iterable[uuid.UUID]) -> list[int]:
+    return [_key(clinic_id.int) for clinic_id in clinic_ids]
+
+
+def _patient_keys(pairs: Iterable[Pair]) -> list[int]:
+    return [_key(clinic_id.int ^ patient_id.int) for clinic_id, patient_id in pairs]
+
+
+def _key(number: int) -> int:
+    return int.from_bytes(number.to_bytes(16)[:8], signed=True)

@@ -22,8 +22,8 @@ clinic = sa.Table(
     sa.Column("clinic_id", UUID_, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("language", sa.Text, nullable=False),
-    # NULL: registered without it; nothing is history then.
-    sa.Column("live_from", TIME),
+    # Where the event names none, its own time: what was published before is history.
+    sa.Column("live_from", TIME, nullable=False),
     sa.Column("precedence", PRECEDENCE, nullable=False),
 )
 

@@ -1,13 +1,14 @@
 """Rows of reviews."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from feedback.reviews.domain import Standing
 from feedback.reviews.tables import review
 
 
@@ -69,6 +70,91 @@ async def upsert_reviews(connection: AsyncConnection, reviews: Sequence[Review])
     """Stores reviews; of several states of one the greatest precedence stands."""
     await connection.execute(
         _UPSERT, {f.name: [getattr(row, f.name) for row in reviews] for f in fields(Review)}
+    )
+
+
+async def note_low(
+    connection: AsyncConnection, states: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
+) -> None:
+    """Remembers low states of stored reviews: clinic, review, and when the state was detected."""
+    if not states:
+        return
+    await connection.execute(
+        sa.text("""
+            UPDATE review AS t SET low_detected_at = least(t.low_detected_at, u.at)
+            FROM (
+                SELECT clinic_id, review_id, min(at) AS at
+                FROM unnest(
+                    CAST(:clinics AS uuid[]), CAST(:reviews AS uuid[]), CAST(:times AS timestamptz[])
+                ) AS s (clinic_id, review_id, at)
+                GROUP BY clinic_id, review_id
+            ) AS u
+            WHERE t.clinic_id = u.clinic_id AND t.review_id = u.review_id
+        """),
+        {
+            "clinics": [clinic_id for clinic_id, _, _ in states],
+            "reviews": [review_id for _, review_id, _ in states],
+            "times": [at for _, _, at in states],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LowReview:
+    """A review that was ever low, as far as its case needs it."""
+
+    clinic_id: uuid.UUID
+    review_id: uuid.UUID
+    patient_id: uuid.UUID | None
+    practitioner_id: uuid.UUID | None
+    rating_1_to_5: int
+    standing: Standing
+
+
+_LOW = """
+    SELECT r.clinic_id, review_id, patient_id, practitioner_id, rating_1_to_5, published_at,
+        low_detected_at, live_from
+    FROM review AS r LEFT JOIN clinic AS c ON c.clinic_id = r.clinic_id
+    WHERE low_detected_at IS NOT NULL
+"""
+_LOW_AMONG = sa.text(f"""
+    {_LOW} AND (r.clinic_id, review_id) IN (
+        SELECT * FROM unnest(CAST(:clinics AS uuid[]), CAST(:reviews AS uuid[]))
+    )
+""")  # noqa: S608  (constants)
+_LOW_OF_CLINICS = sa.text(f"""
+    {_LOW} AND r.clinic_id = ANY (CAST(:clinics AS uuid[])) AND NOT EXISTS (
+        SELECT FROM complaint AS k
+        WHERE k.clinic_id = r.clinic_id AND k.origin = 'review' AND k.origin_id = review_id
+    )
+""")
+
+
+async def low_among(
+    connection: AsyncConnection, keys: Collection[tuple[uuid.UUID, uuid.UUID]]
+) -> list[LowReview]:
+    """Those of the reviews (clinic, review) that were ever low."""
+    ordered = sorted(keys)
+    values = {"clinics": [key[0] for key in ordered], "reviews": [key[1] for key in ordered]}
+    return [_low_from_row(row) for row in await connection.execute(_LOW_AMONG, values)]
+
+
+async def low_without_case(
+    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID]
+) -> list[LowReview]:
+    """Reviews of the clinics that were ever low and have no case."""
+    rows = await connection.execute(_LOW_OF_CLINICS, {"clinics": sorted(clinic_ids)})
+    return [_low_from_row(row) for row in rows]
+
+
+def _low_from_row(row: sa.Row[tuple[object, ...]]) -> LowReview:
+    return LowReview(
+        clinic_id=row.clinic_id,
+        review_id=row.review_id,
+        patient_id=row.patient_id,
+        practitioner_id=row.practitioner_id,
+        rating_1_to_5=row.rating_1_to_5,
+        standing=Standing(row.published_at, row.low_detected_at, row.live_from),
     )
 
 

@@ -26,6 +26,8 @@ review = sa.Table(
     sa.Column("text", BYTEA),
     sa.Column("author", BYTEA),
     sa.Column("url", BYTEA),
+    # When the clinic could first know of a low state of it, whatever it was edited to; NULL: never low.
+    sa.Column("low_detected_at", TIME),
     sa.Column("precedence", sa.Text(collation="C"), nullable=False),
     sa.CheckConstraint("rating_1_to_5 BETWEEN 1 AND 5", name="rating"),
     sa.Index("ix_review_published", "clinic_id", "published_at", "review_id"),

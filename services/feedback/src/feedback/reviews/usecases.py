@@ -1,6 +1,7 @@
 """Taking reviews in: what people wrote is sealed and stays here, a low rating opens a case."""
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,11 +14,11 @@ from feedback.complaints.domain import (
     case_id,
     severity_of_rating,
 )
-from feedback.complaints.usecases import open_complaints
-from feedback.projections.store import clinics_by_id, erased_among
+from feedback.complaints.usecases import keep_complaints
+from feedback.projections.store import erased_among, hold_clinics
 from feedback.reviews import store
-from feedback.reviews.domain import opens_case
-from feedback.reviews.store import Review
+from feedback.reviews.domain import is_low, opens_case
+from feedback.reviews.store import LowReview, Review
 from feedback.sealing import seal
 from revisit_chassis.crypto import Keyring
 from revisit_events.contracts import ReviewPosted, ReviewSubmitted
@@ -27,10 +28,13 @@ from revisit_events.envelope import Event
 async def take_reviews(
     connection: AsyncConnection, keyring: Keyring, events: Sequence[Event[ReviewPosted]]
 ) -> None:
-    """Stores reviews and opens a case for each low one, once, whatever is edited later.
+    """Stores reviews and opens a case for each that was ever low, once, whatever is edited later.
 
-    Nothing that leads to an erased patient is stored.
+    How grave the case is follows the review as it stands, and the clock runs from its first low state,
+    so that neither depends on the order in which states arrive. Nothing that leads to an erased patient
+    is stored.
     """
+    await hold_clinics(connection, {event.clinic_id for event in events})
     erased = await erased_among(
         connection,
         {(event.clinic_id, event.data.patient_id) for event in events if event.data.patient_id},
@@ -44,16 +48,28 @@ async def take_reviews(
         for event in events
     ]
     await store.upsert_reviews(connection, rows)
-    clinics = await clinics_by_id(connection, {row.clinic_id for row in rows})
-    live_from = {clinic_id: clinic.live_from for clinic_id, clinic in clinics.items()}
-    await open_complaints(
+    await store.note_low(
         connection,
         [
-            _case(row)
+            (row.clinic_id, row.review_id, row.detected_at)
             for row in rows
-            if opens_case(row.rating_1_to_5, row.published_at, live_from.get(row.clinic_id))
+            if is_low(row.rating_1_to_5)
         ],
     )
+    low = await store.low_among(connection, {(row.clinic_id, row.review_id) for row in rows})
+    await _keep_cases(connection, low)
+
+
+async def open_cases_of_clinics(
+    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID]
+) -> None:
+    """Opens the cases of reviews that came before their clinic was known, or its `live_from`."""
+    await _keep_cases(connection, await store.low_without_case(connection, clinic_ids))
+
+
+async def _keep_cases(connection: AsyncConnection, reviews: Sequence[LowReview]) -> None:
+    cases = [_case(review) for review in reviews if opens_case(review.standing)]
+    await keep_complaints(connection, cases)
 
 
 def _review(keyring: Keyring, event: Event[ReviewPosted], *, is_erased: bool) -> Review:
@@ -81,19 +97,20 @@ def _review(keyring: Keyring, event: Event[ReviewPosted], *, is_erased: bool) ->
     )
 
 
-def _case(row: Review) -> Complaint:
+def _case(review: LowReview) -> Complaint:
+    # The clock runs from the moment the clinic could know.
+    opened_at = review.standing.low_detected_at or review.standing.published_at
     return Complaint(
-        clinic_id=row.clinic_id,
-        complaint_id=case_id(row.clinic_id, Origin.REVIEW, row.review_id),
+        clinic_id=review.clinic_id,
+        complaint_id=case_id(review.clinic_id, Origin.REVIEW, review.review_id),
         origin=Origin.REVIEW,
-        origin_id=row.review_id,
-        patient_id=row.patient_id,
+        origin_id=review.review_id,
+        patient_id=review.patient_id,
         visit_id=None,
-        practitioner_id=row.practitioner_id,
-        severity=severity_of_rating(row.rating_1_to_5),
+        practitioner_id=review.practitioner_id,
+        severity=severity_of_rating(review.rating_1_to_5),
         cause_code=UNCLASSIFIED,
-        # The clock runs from the moment the clinic could know.
-        opened_at=row.detected_at,
-        due_at=row.detected_at + DUE_AFTER,
+        opened_at=opened_at,
+        due_at=opened_at + DUE_AFTER,
         rule_version=REVIEW_RULE_VERSION,
     )

@@ -1,10 +1,10 @@
 """What a survey asks, what an answer is, and when an answer opens a case.
 
-Pure values and decisions. The invariant: a link is answered once, and what was answered stays.
+Pure values and decisions. The invariant: a question is answered once, and what was answered stays.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -75,36 +75,10 @@ class Survey:
     wording: Mapping[str, Wording] = field(default_factory=lambda: DEFAULT_WORDING)
     case_rule: CaseRule = field(default_factory=CaseRule)
 
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link that engagement sent to a patient."""
-
-    clinic_id: uuid.UUID
-    link_id: uuid.UUID
-    patient_id: uuid.UUID
-    visit_id: uuid.UUID
-    language: str | None
-    expires_at: datetime
-    is_answered: bool
-    is_erased: bool
-
-
-class LinkState(StrEnum):
-    """What the page behind a link shows."""
-
-    OPEN = "open"
-    ANSWERED = "answered"
-    GONE = "gone"
-
-
-def state_of(link: Link, now: datetime) -> LinkState:
-    """What a link is good for at a moment; an answered one says thanks even past its expiry."""
-    if link.is_erased:
-        return LinkState.GONE
-    if link.is_answered:
-        return LinkState.ANSWERED
-    return LinkState.OPEN if now < link.expires_at else LinkState.GONE
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages it can be shown in, the preferred one first."""
+        return tuple(language for language in LANGUAGES if language in self.wording)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +93,74 @@ class Answers:
     def is_empty(self) -> bool:
         """Whether nothing was answered at all."""
         return self.csat is None and self.nps is None and self.comment is None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link that engagement sent to a patient."""
+
+    clinic_id: uuid.UUID
+    link_id: uuid.UUID
+    patient_id: uuid.UUID
+    visit_id: uuid.UUID
+    language: str | None
+    expires_at: datetime
+    given: Answers | None
+    """What was answered behind it so far; None for nothing."""
+    is_erased: bool
+
+
+class LinkState(StrEnum):
+    """What the page behind a link shows."""
+
+    OPEN = "open"
+    PARTIAL = "partial"
+    """Answered, with a question of the scales left open that can still be answered."""
+    ANSWERED = "answered"
+    GONE = "gone"
+
+
+def state_of(link: Link, now: datetime) -> LinkState:
+    """What a link is good for at a moment; an answered one says thanks even past its expiry."""
+    if link.is_erased:
+        return LinkState.GONE
+    is_live = now < link.expires_at
+    if link.given is None:
+        return LinkState.OPEN if is_live else LinkState.GONE
+    if is_live and (link.given.csat is None or link.given.nps is None):
+        return LinkState.PARTIAL
+    return LinkState.ANSWERED
+
+
+def additions(given: Answers, wanted: Answers) -> tuple[Answers, bool]:
+    """What of an answer is new to a link, and whether some of it contradicts what stands.
+
+    >>> additions(Answers(csat=2), Answers(csat=5, nps=3))
+    (Answers(csat=None, nps=3, comment=None), True)
+    """
+    new = Answers(
+        csat=wanted.csat if given.csat is None else None,
+        nps=wanted.nps if given.nps is None else None,
+        comment=wanted.comment if given.comment is None else None,
+    )
+    pairs = (
+        (given.csat, wanted.csat),
+        (given.nps, wanted.nps),
+        (given.comment, wanted.comment),
+    )
+    contradicts = any(
+        old is not None and other is not None and old != other for old, other in pairs
+    )
+    return new, contradicts
+
+
+def together(given: Answers, new: Answers) -> Answers:
+    """All that was answered behind a link."""
+    return Answers(
+        csat=new.csat if given.csat is None else given.csat,
+        nps=new.nps if given.nps is None else given.nps,
+        comment=given.comment or new.comment,
+    )
 
 
 class AnswerFault(StrEnum):
@@ -153,15 +195,19 @@ def is_low(answers: Answers, rule: CaseRule) -> bool:
     )
 
 
-def page_language(*wanted: str | None) -> str:
-    """The first of the wanted languages that the page speaks; Russian when it speaks none."""
+def page_language(*wanted: str | None, spoken: Sequence[str] = LANGUAGES) -> str:
+    """The first of the wanted languages that is spoken; the preferred one when none is.
+
+    >>> page_language("de", "en-GB"), page_language("de"), page_language("ru", spoken=("en",))
+    ('en', 'ru', 'en')
+    """
     bases = (language.split("-")[0].lower() for language in wanted if language)
-    return next((base for base in bases if base in LANGUAGES), LANGUAGES[0])
+    return next((base for base in bases if base in spoken), spoken[0])
 
 
-def response_id(link: Link) -> uuid.UUID:
+def response_id(clinic_id: uuid.UUID, link_id: uuid.UUID) -> uuid.UUID:
     """Id of the only response a link can have."""
-    return uuid.uuid5(link.clinic_id, f"survey-response:{link.link_id}")
+    return uuid.uuid5(clinic_id, f"survey-response:{link_id}")
 
 
 def answer_id(link: Link, kind: str) -> uuid.UUID:

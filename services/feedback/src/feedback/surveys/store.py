@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,8 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from feedback.projections.store import erased_among
+from feedback.sealing import unseal
 from feedback.surveys.domain import Answers, CaseRule, Link, Survey, Wording, response_id
 from feedback.surveys.tables import survey, survey_link, survey_response
+from revisit_chassis.crypto import Keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ async def clinic_of_link(connection: AsyncConnection, token_hash: str) -> uuid.U
 
 
 async def lock_link(
-    connection: AsyncConnection, clinic_id: uuid.UUID, token_hash: str
+    connection: AsyncConnection, keyring: Keyring, clinic_id: uuid.UUID, token_hash: str
 ) -> Link | None:
     """A link that nobody else can answer until this transaction ends."""
     row = (
@@ -81,60 +83,65 @@ async def lock_link(
     ).one_or_none()
     if row is None:
         return None
-    # A statement of its own: the one that waited for the lock does not see what it waited for.
+    # Statements of their own: the one that waited for the lock does not see what it waited for.
     erased = await erased_among(connection, [(clinic_id, row.patient_id)])
-    link = Link(
+    record_id = response_id(clinic_id, row.link_id)
+    response = survey_response.c
+    found = (
+        await connection.execute(
+            sa.select(response.csat, response.nps, response.comment).where(
+                response.clinic_id == clinic_id, response.response_id == record_id
+            )
+        )
+    ).one_or_none()
+    given = None
+    if found is not None:
+        comment = unseal(keyring, found.comment, clinic_id, record_id, "comment")
+        given = Answers(found.csat, found.nps, comment)
+    return Link(
         clinic_id=row.clinic_id,
         link_id=row.link_id,
         patient_id=row.patient_id,
         visit_id=row.visit_id,
         language=row.language,
         expires_at=row.expires_at,
-        is_answered=False,
+        given=given,
         is_erased=bool(erased),
     )
-    response = survey_response.c
-    found = await connection.scalar(
-        sa.select(response.response_id).where(
-            response.clinic_id == clinic_id, response.response_id == response_id(link)
-        )
-    )
-    return replace(link, is_answered=found is not None)
 
 
-async def insert_response(
+async def save_response(
     connection: AsyncConnection,
     link: Link,
     answered: Survey,
     answers: Answers,
     *,
     comment: bytes | None,
-    practitioner_id: uuid.UUID | None,
     language: str,
     answered_at: datetime,
-) -> bool:
-    """Stores what was answered behind a link; says whether it was the first answer."""
-    inserted = await connection.execute(
-        insert(survey_response)
-        .values(
-            clinic_id=link.clinic_id,
-            response_id=response_id(link),
-            link_id=link.link_id,
-            survey_key=answered.key,
-            survey_version=answered.version,
-            patient_id=link.patient_id,
-            visit_id=link.visit_id,
-            practitioner_id=practitioner_id,
-            language=language,
-            csat=answers.csat,
-            nps=answers.nps,
-            comment=comment,
-            answered_at=answered_at,
-        )
-        .on_conflict_do_nothing()
-        .returning(survey_response.c.response_id)
+) -> None:
+    """Stores what was answered behind a locked link; what was answered before stays."""
+    wanted = insert(survey_response).values(
+        clinic_id=link.clinic_id,
+        response_id=response_id(link.clinic_id, link.link_id),
+        link_id=link.link_id,
+        survey_key=answered.key,
+        survey_version=answered.version,
+        patient_id=link.patient_id,
+        visit_id=link.visit_id,
+        language=language,
+        csat=answers.csat,
+        nps=answers.nps,
+        comment=comment,
+        answered_at=answered_at,
     )
-    return inserted.first() is not None
+    kept = {
+        name: sa.func.coalesce(survey_response.c[name], wanted.excluded[name])
+        for name in ("csat", "nps", "comment")
+    }
+    await connection.execute(
+        wanted.on_conflict_do_update(index_elements=["clinic_id", "response_id"], set_=kept)
+    )
 
 
 async def load_survey(connection: AsyncConnection, clinic_id: uuid.UUID, key: str) -> Survey | None:

@@ -49,8 +49,8 @@ survey_response = sa.Table(
     sa.Column("survey_key", sa.Text, nullable=False),
     sa.Column("survey_version", sa.Integer, nullable=False),
     sa.Column("patient_id", UUID_, nullable=False),
+    # Whom the patient saw is looked up by the visit, which may be told of later.
     sa.Column("visit_id", UUID_, nullable=False),
-    sa.Column("practitioner_id", UUID_),
     sa.Column("language", sa.Text, nullable=False),
     sa.Column("csat", sa.SmallInteger),
     sa.Column("nps", sa.SmallInteger),

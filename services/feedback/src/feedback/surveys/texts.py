@@ -20,6 +20,9 @@ class PageTexts:
     faults: Mapping[AnswerFault, str]
     thanks_title: str
     thanks_text: str
+    stands_title: str
+    stands_text: str
+    more: str
     gone_title: str
     gone_text: str
     unknown_title: str
@@ -43,6 +46,9 @@ TEXTS: Mapping[str, PageTexts] = {
         },
         thanks_title="Спасибо!",
         thanks_text="Мы получили ваш ответ и прочитаем его. Берегите себя.",
+        stands_title="Ваш первый ответ остаётся в силе",
+        stands_text="Мы уже сохранили его и прочитаем. Если что-то изменилось, позвоните нам.",
+        more="Ваш ответ сохранён. Здесь можно ответить на вопросы, которые вы пропустили.",
         gone_title="Эта ссылка больше не действует",
         gone_text="Срок ответа закончился. Если вы хотите что-то рассказать, позвоните нам.",
         unknown_title="Мы пока не знаем этой ссылки",
@@ -67,6 +73,9 @@ TEXTS: Mapping[str, PageTexts] = {
         },
         thanks_title="Thank you!",
         thanks_text="We have your answer and will read it. Take care.",
+        stands_title="Your first answer stands",
+        stands_text="We have kept it and will read it. If something has changed, please call us.",
+        more="Your answer is kept. Here you can answer the questions that you left out.",
         gone_title="This link is no longer active",
         gone_text="The time to answer has ended. If there is something to tell us, please call us.",
         unknown_title="We do not know this link yet",

@@ -1,8 +1,9 @@
-"""Opening a link, answering it once, changing a survey. Nothing here commits."""
+"""Opening a link, answering each question once, changing a survey. Nothing here commits."""
 
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +15,7 @@ from feedback.complaints.domain import (
     case_id,
     severity_of_answers,
 )
-from feedback.complaints.usecases import SOURCE, open_complaints
+from feedback.complaints.usecases import SOURCE, keep_complaints
 from feedback.projections.store import clinics_by_id, practitioner_of
 from feedback.sealing import seal
 from feedback.surveys import store
@@ -27,11 +28,13 @@ from feedback.surveys.domain import (
     LinkState,
     Survey,
     SurveyNotFoundError,
+    additions,
     answer_id,
     is_low,
     page_language,
     response_id,
     state_of,
+    together,
 )
 from revisit_chassis.crypto import Keyring
 from revisit_events.contracts import SurveyAnswered
@@ -50,29 +53,41 @@ class OpenedLink:
     clinic_name: str | None
 
 
+class Receipt(StrEnum):
+    """What became of an answer."""
+
+    KEPT = "kept"
+    FIRST_STANDS = "first_stands"
+    """Some of it contradicts what was answered before, which stands."""
+
+
 async def open_link(
     connection: AsyncConnection,
+    keyring: Keyring,
     clinic_id: uuid.UUID,
     token_hash: str,
     *,
     languages: tuple[str | None, ...],
     now: datetime,
 ) -> OpenedLink | None:
-    """What a link shows; it stays locked, so that it is answered once.
+    """What a link shows; it stays locked, so that each question is answered once.
 
     The language is the reader's own choice (the first of `languages`), then the patient's from the
-    link, then the clinic's, then what the browser asks for. None for a link that is unknown.
+    link, then the clinic's, then what the browser asks for: the first in which the survey is worded.
+    None for a link that is unknown.
     """
-    link = await store.lock_link(connection, clinic_id, token_hash)
+    link = await store.lock_link(connection, keyring, clinic_id, token_hash)
     if link is None:
         return None
     clinic = (await clinics_by_id(connection, [clinic_id])).get(clinic_id)
+    survey = await current_survey(connection, clinic_id, POST_VISIT)
     chosen, *others = languages
+    wanted = (chosen, link.language, clinic.language if clinic else None, *others)
     return OpenedLink(
         link=link,
         state=state_of(link, now),
-        survey=await current_survey(connection, clinic_id, POST_VISIT),
-        language=page_language(chosen, link.language, clinic.language if clinic else None, *others),
+        survey=survey,
+        language=page_language(*wanted, spoken=survey.languages),
         clinic_name=clinic.name if clinic else None,
     )
 
@@ -83,30 +98,43 @@ async def answer_survey(
     opened: OpenedLink,
     answers: Answers,
     now: datetime,
-) -> None:
-    """Keeps the answers of an open link, tells of them, and opens a case when they are low.
+) -> Receipt:
+    """Keeps the answers to questions that are open, tells of them, and opens a case when they are low.
 
-    Called again for the same link it changes nothing.
+    What was answered before stands; past the link's time nothing is added.
     """
     link = opened.link
+    given = link.given or Answers()
+    new, contradicts = additions(given, answers)
+    if not new.is_empty and now < link.expires_at:
+        await _keep(connection, keyring, opened, new, now)
+    return Receipt.FIRST_STANDS if contradicts else Receipt.KEPT
+
+
+async def _keep(
+    connection: AsyncConnection,
+    keyring: Keyring,
+    opened: OpenedLink,
+    new: Answers,
+    now: datetime,
+) -> None:
+    link = opened.link
     practitioner_id = await practitioner_of(connection, link.clinic_id, link.visit_id)
-    record_id = response_id(link)
-    is_first = await store.insert_response(
+    record_id = response_id(link.clinic_id, link.link_id)
+    await store.save_response(
         connection,
         link,
         opened.survey,
-        answers,
-        comment=seal(keyring, answers.comment, link.clinic_id, record_id, "comment"),
-        practitioner_id=practitioner_id,
+        new,
+        comment=seal(keyring, new.comment, link.clinic_id, record_id, "comment"),
         language=opened.language,
         answered_at=now,
     )
-    if not is_first:
-        return
-    await publish(connection, _answer_events(link, answers, practitioner_id, now))
+    await publish(connection, _answer_events(link, new, practitioner_id, now))
+    answers = together(link.given or Answers(), new)
     if is_low(answers, opened.survey.case_rule):
         case = case_id(link.clinic_id, Origin.SURVEY, record_id)
-        await open_complaints(
+        await keep_complaints(
             connection,
             [
                 Complaint(
