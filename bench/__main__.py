@@ -5,10 +5,8 @@ Floors are ratios to the bare script of the same run; absolute figures of one ma
 
 import argparse
 import json
-import platform
 import sys
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,9 +55,9 @@ def main() -> int:
             bench = Bench(rig, size, partial(_progress, started, name))
             figures[name] = MEASUREMENTS[name](bench)
             _print_row(name, figures[name])
-    if arguments.json is not None:
-        about = {"at": datetime.now(UTC).isoformat(), "machine": platform.platform()}
-        arguments.json.write_text(json.dumps(figures | {"about": about}, indent=2))
+            if arguments.json is not None:
+                # After each one: a run that is broken off leaves what it measured.
+                arguments.json.write_text(json.dumps(figures, indent=2))
     missed = list(_missed(figures))
     for text in missed:
         print(f"BELOW ITS FLOOR  {text}")

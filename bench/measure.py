@@ -1,15 +1,18 @@
 """The measurements, one function each: they run a bare script and the platform in turn and give figures."""
 
 import asyncio
+import contextlib
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import asyncpg
 
+from bench import standalone_memory
 from bench.load import Outcome, Post, clinics, post_all, post_steadily, visit_posts
 from bench.rig import SERVICES, TOPIC, Process, Rig, wait_for_count, wait_for_port
 from standalone.cluster import ServiceDatabase
@@ -17,6 +20,9 @@ from standalone.postgres import free_port
 
 PATH = "/v1/events"
 CONSUMERS = ("engagement", "feedback", "scoring")
+LATENCY_PAIRS = 3
+RECOVERIES = 3
+SAMPLE_SECONDS = 0.5
 Progress = Callable[[str], None]
 
 
@@ -223,25 +229,23 @@ class Bench:
     def latency_ms(self) -> dict[str, Any]:
         """POST to the last direct effect of the event, at a steady rate."""
         events = self.size.rate_per_second * self.size.steady_seconds
-        with self.rig.processes():
-            port, databases, _ = self._start_own_pipeline(CONSUMERS)
-            urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
-            for url in urls:
+        pairs, p50 = Pairs(), []
+        for number in range(min(self.size.pairs, LATENCY_PAIRS)):
+            self.progress(f"pair {number + 1}")
+            with self.rig.processes():
+                port, url = self._start_bare_pipeline()
                 self._settle(port, url, "inbox")
-            mine = self._steady(port, urls, self.posts(events, 1))
-        with self.rig.processes():
-            port, url = self._start_bare_pipeline()
-            self._settle(port, url, "inbox")
-            bare = self._steady(port, [url], self.posts(events, 1))
-        return {
-            "bare": bare["p99"],
-            "revisit": mine["p99"],
-            "ratio": mine["p99"] / bare["p99"],
-            "unit": "ms",
-            "p50": mine["p50"],
-            "p99": mine["p99"],
-            "events_per_second": self.size.rate_per_second,
-        }
+                pairs.bare.append(self._steady(port, [url], self.posts(events, 1))["p99"])
+            with self.rig.processes():
+                port, databases, _ = self._start_own_pipeline(CONSUMERS)
+                urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
+                for url in urls:
+                    self._settle(port, url, "inbox")
+                waits = self._steady(port, urls, self.posts(events, 1))
+                pairs.revisit.append(waits["p99"])
+                p50.append(waits["p50"])
+        figures = pairs.summary("ms", events_per_second=self.size.rate_per_second)
+        return figures | {"p50": statistics.median(p50), "p99": figures["revisit"]}
 
     def _steady(self, port: int, urls: list[str], posts: list[Post]) -> dict[str, float]:
         async def run() -> dict[str, float]:
@@ -270,15 +274,16 @@ class Bench:
             port, databases, processes = self._start_own_pipeline(("scoring",))
             url = superuser_url(self.rig, databases["scoring"])
             self._settle(port, url, "inbox")
-            times = {}
-            for name, process in (
-                ("api", processes["booking-api"]),
-                ("relay", processes["booking-worker"]),
-                ("consumer", processes["scoring-worker"]),
-            ):
-                self.progress(f"kill -9 of the {name}")
-                times[name] = self._recovery(process, port, url)
-        return {"unit": "s", **times}
+            times: dict[str, list[float]] = {}
+            for number in range(RECOVERIES):
+                for name, process in (
+                    ("api", processes["booking-api"]),
+                    ("relay", processes["booking-worker"]),
+                    ("consumer", processes["scoring-worker"]),
+                ):
+                    self.progress(f"kill -9 of the {name}, {number + 1} of {RECOVERIES}")
+                    times.setdefault(name, []).append(self._recovery(process, port, url))
+        return {"unit": "s", **{name: statistics.median(found) for name, found in times.items()}}
 
     def _recovery(self, process: Process, port: int, url: str) -> float:
         before = asyncio.run(_count(url, "inbox"))
@@ -302,12 +307,12 @@ class Bench:
                 self._settle(port, url, "inbox")
             idle = {name: process.memory_mib() for name, process in sorted(processes.items())}
             self.progress("saturation")
-            self._drive(
-                port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls]
-            )
-            saturated = {name: process.memory_mib() for name, process in sorted(processes.items())}
+            with highest_memory(processes) as saturated:
+                self._drive(
+                    port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls]
+                )
         self.progress(f"standalone, {self.size.memory_events:,} events")
-        whole = standalone_memory(self)
+        whole = standalone_memory.largest(self)
         return {
             "unit": "MiB",
             "idle_largest": max(idle.values()),
@@ -323,11 +328,24 @@ def superuser_url(rig: Rig, database: ServiceDatabase) -> str:
     return rig.cluster.superuser_url.rsplit("/", 1)[0] + "/" + database.roles.app
 
 
-def standalone_memory(bench: Bench) -> float:
-    """Largest resident memory of the embedded default, all its processes, over the long load."""
-    from bench.standalone_memory import largest  # noqa: PLC0415  (needs psutil only here)
+@contextlib.contextmanager
+def highest_memory(processes: dict[str, Process]) -> Iterator[dict[str, float]]:
+    """Gives a table that holds each process's highest resident memory, in MiB, at the end."""
+    highest = dict.fromkeys(sorted(processes), 0.0)
+    ended = threading.Event()
 
-    return largest(bench)
+    def watch() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            for name in highest:
+                highest[name] = max(highest[name], processes[name].memory_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield highest
+    finally:
+        ended.set()
+        watcher.join()
 
 
 async def _count(url: str, table: str) -> int:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriverUuid
 from pydantic import TypeAdapter, ValidationError
 
 from revisit_events.catalog import PUBLISHED, UPCASTERS, schema_path, topic_of, upcast
 from revisit_events.contracts import EventData
-from revisit_events.contracts.fields import Time
+from revisit_events.contracts.fields import DriverUuid, Time
 from revisit_events.envelope import AnyEvent, Event, InvalidEvent, sequence_text, time_text
 from revisit_events.faults import explain
 

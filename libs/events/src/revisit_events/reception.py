@@ -14,14 +14,13 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriverUuid
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from revisit_chassis.identifiers import canonical_id
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
-from revisit_events.contracts.fields import Time
+from revisit_events.contracts.fields import DriverUuid, Time
 from revisit_events.envelope import AnyEvent, Event
 from revisit_events.faults import explain
 from revisit_events.http import MAX_EVENT_BYTES, RawRequest, data_of, is_json
