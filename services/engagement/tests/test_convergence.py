@@ -123,4 +123,4 @@ def _of(event: AnyEvent, clinic_id: uuid.UUID) -> AnyEvent:
     data = event.data
     if hasattr(data, "clinic_id"):
         data = data.model_copy(update={"clinic_id": clinic_id})
-    return replace(event, clinic_id=clinic_id, data=data, _encoded=[], _texts=[])
+    return replace(event, clinic_id=clinic_id, data=data, _encoded=None, _time_text=None)

@@ -35,9 +35,13 @@ class InvalidEvent(ValueError):  # a state of the message, as in "InvalidEvent: 
         self.errors = errors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event(Generic[D_co]):
-    """One fact: CloudEvents attributes and the data of a contract, in its current version."""
+    """One fact: CloudEvents attributes and the data of a contract, in its current version.
+
+    Nothing changes an event. It is not frozen all the same: that would make its construction, which
+    happens for each event on the intake's path, three times as dear.
+    """
 
     id: str
     source: str
@@ -50,8 +54,8 @@ class Event(Generic[D_co]):
     causation_id: str | None = None
     traceparent: str | None = None
     # Made once: the digest, the outbox, the inbox and the state all need them.
-    _encoded: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    _texts: list[str] = field(default_factory=list, compare=False, repr=False)
+    _encoded: bytes | None = field(default=None, compare=False, repr=False)
+    _time_text: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def type(self) -> str:
@@ -71,9 +75,9 @@ class Event(Generic[D_co]):
     @property
     def time_text(self) -> str:
         """The time in UTC with microseconds."""
-        if not self._texts:
-            self._texts.append(time_text(self.time))
-        return self._texts[0]
+        if self._time_text is None:
+            self._time_text = time_text(self.time)
+        return self._time_text
 
     @property
     def precedence(self) -> str:
@@ -85,9 +89,9 @@ class Event(Generic[D_co]):
 
     def data_json(self) -> bytes:
         """Gives the data as JSON, with the published fields of its contract only."""
-        if not self._encoded:
-            self._encoded.append(encode_data(PUBLISHED[self.data.TYPE], self.data))
-        return self._encoded[0]
+        if self._encoded is None:
+            self._encoded = encode_data(PUBLISHED[self.data.TYPE], self.data)
+        return self._encoded
 
 
 AnyEvent = Event[EventData]

@@ -6,9 +6,9 @@
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -45,7 +45,7 @@ _Key = tuple[UUID, str, str]
 
 _CLAIM = """
 INSERT INTO intake (clinic_id, source, event_id, body_digest)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])
+SELECT * FROM unnest($1::intake_claim[])
 ON CONFLICT DO NOTHING RETURNING clinic_id, source, event_id
 """
 _TAKEN = """
@@ -247,18 +247,12 @@ async def _claim(
 
 async def _insert(
     connection: AsyncConnection, claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]]
-) -> set[_Key]:
+) -> AbstractSet[_Key]:
     # In one order everywhere, so that two groups with the same events wait and do not deadlock.
-    rows = sorted(((key, claim[0]) for key, claim in claims.items()), key=itemgetter(0))
-    result = await connection.exec_driver_sql(
-        _CLAIM,
-        (
-            [key[0] for key, _ in rows],
-            [key[1] for key, _ in rows],
-            [key[2] for key, _ in rows],
-            [digest for _, digest in rows],
-        ),
-    )
+    rows = [(*key, claims[key][0]) for key in sorted(claims)]
+    result = await connection.exec_driver_sql(_CLAIM, (rows,))
+    if result.rowcount == len(rows):
+        return claims.keys()
     inserted: Sequence[Any] = result.all()
     return {(row[0], row[1], row[2]) for row in inserted}
 

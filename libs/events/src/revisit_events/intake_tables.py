@@ -44,5 +44,8 @@ def create(op: Operations, roles: Roles) -> None:
         roles: The service's users.
     """
     METADATA.create_all(op.get_bind())
+    op.execute(
+        "CREATE TYPE intake_claim AS (clinic_id uuid, source text, event_id text, body_digest bytea)"
+    )
     protect(op, "intake", roles, privileges="SELECT, INSERT")
     protect(op, "rejected_event", roles)

@@ -127,7 +127,7 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
         correlation_id=found.get("correlationid"),
         causation_id=found.get("causationid"),
         traceparent=found.get("traceparent"),
-        _encoded=[value] if as_written and value is not None else [],
+        _encoded=value if as_written else None,
     )
 
 

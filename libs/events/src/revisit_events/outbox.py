@@ -4,8 +4,8 @@ Nothing here talks to Kafka; the relay does. Called by use cases, handlers and t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,7 +22,7 @@ _PUBLISH = f"""
 WITH fresh AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
   SELECT clinic_id, topic, key, event_id, headers::json, data
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+  FROM unnest($1::outbox_message[])
     WITH ORDINALITY AS given (clinic_id, topic, key, event_id, headers, data, place)
   ORDER BY place
   RETURNING clinic_id, recorded_on, position, key
@@ -32,9 +32,8 @@ SELECT clinic_id, recorded_on, position, hashtext(key) & {SLOTS - 1} FROM fresh
 """  # noqa: S608  (a constant)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A record to be sent, of any topic."""
+class Message(NamedTuple):
+    """A record to be sent, of any topic; the columns of the database's type `outbox_message`."""
 
     clinic_id: UUID
     topic: str
@@ -64,17 +63,7 @@ async def enqueue(connection: AsyncConnection, messages: Sequence[Message]) -> N
     """
     if not messages:
         return
-    await connection.exec_driver_sql(
-        _PUBLISH,
-        (
-            [message.clinic_id for message in messages],
-            [message.topic for message in messages],
-            [message.key for message in messages],
-            [message.event_id for message in messages],
-            [message.headers for message in messages],
-            [message.data for message in messages],
-        ),
-    )
+    await connection.exec_driver_sql(_PUBLISH, (messages,))
 
 
 def message_of(event: AnyEvent) -> Message:

@@ -23,6 +23,10 @@ CREATE TABLE outbox (
 ) PARTITION BY RANGE (recorded_on);
 COMMENT ON TABLE outbox IS 'Events as they are published; kept for replay and refill.';
 CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
+CREATE TYPE outbox_message AS (
+  clinic_id uuid, topic text, key text, event_id text, headers text, data bytea
+);
+COMMENT ON TYPE outbox_message IS 'What publishing takes; a column more is a new type.';
 
 CREATE TABLE outbox_unsent (
   clinic_id uuid NOT NULL,
