@@ -29,6 +29,7 @@ async def on_clinic_registered(
     connection: AsyncConnection, events: Sequence[Event[c.ClinicRegistered]], now: datetime
 ) -> None:
     """Keeps zone, language and start; what waited for them is planned."""
+    await journeys.await_planners(connection, {event.clinic_id for event in events})
     changed = await store.save_clinics(connection, events)
     if changed:
         await journeys.plan_clinics(connection, changed, now)

@@ -60,6 +60,15 @@ async def plan_appointments(
     await _plan(connection, REMINDER, keys, now, known=True)
 
 
+async def await_planners(connection: AsyncConnection, clinic_ids: Collection[UUID]) -> None:
+    """Call it before a registration is written.
+
+    Whoever found one of these clinics unknown commits first, so that `plan_clinics` sees their
+    visits and appointments; whoever comes later waits and finds the clinic known.
+    """
+    await store.lock_clinics(connection, clinic_ids)
+
+
 async def plan_clinics(
     connection: AsyncConnection, clinic_ids: Collection[UUID], now: datetime
 ) -> None:
