@@ -1,5 +1,6 @@
 """Consents of a patient over HTTP."""
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -7,10 +8,12 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from engagement.consent import usecases
-from engagement.consent.domain import ConsentState, Purpose, Statement
+from engagement.consent.domain import ConsentState, Purpose, Statement, is_too_far_ahead
+from engagement.messages.domain import Channel
 from revisit_chassis.audit import record_audit
 from revisit_chassis.http import ClinicConnection, ClinicId, CurrentPrincipal, Now, require
 from revisit_chassis.identifiers import canonical_id
+from revisit_chassis.problem import FieldError, Problem
 from revisit_events.contracts.fields import NO_NUL, Time
 
 router = APIRouter(tags=["consents"])
@@ -24,7 +27,7 @@ class Consent(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     purpose: Purpose
-    channel: Word
+    channel: Channel
     state: ConsentState
     wording_version: Word
     source: Word
@@ -44,6 +47,20 @@ class ConsentsAnswer(BaseModel):
     consents: list[Consent]
 
 
+class LedgerView(BaseModel):
+    """The patient's chain of statements, computed again for this answer."""
+
+    length: int
+    head: str = Field(description="Digest of the last entry, hexadecimal")
+    broken_at: int | None = Field(description="First entry that does not fit; null: intact")
+
+
+class ConsentsView(ConsentsAnswer):
+    """What stands now, and whether the ledger behind it is intact."""
+
+    ledger: LedgerView
+
+
 @router.put("/v1/patients/{patient_id}/consents", dependencies=[Depends(require("consents:write"))])
 async def put_consents(
     patient_id: Identifier,
@@ -55,6 +72,7 @@ async def put_consents(
     now: Now,
 ) -> ConsentsAnswer:
     """Records what a patient said; of statements about the same thing the latest stands."""
+    _refuse_dates_ahead(body.consents, now)
     patient = canonical_id(clinic_id, "patient", patient_id)
     statements = [Statement(**consent.model_dump()) for consent in body.consents]
     standing = await usecases.record_statements(
@@ -69,30 +87,44 @@ async def put_consents(
         at=now,
         correlation_id=request.scope.get("correlation_id"),
     )
-    return _answer(patient, standing)
+    return ConsentsAnswer(patient_id=patient, consents=_views(standing))
 
 
 @router.get("/v1/patients/{patient_id}/consents", dependencies=[Depends(require("consents:read"))])
 async def read_consents(
     patient_id: Identifier, connection: ClinicConnection, clinic_id: ClinicId
-) -> ConsentsAnswer:
+) -> ConsentsView:
     """Gives what stands; nothing said yet is an empty list."""
     patient = canonical_id(clinic_id, "patient", patient_id)
-    return _answer(patient, await usecases.standing(connection, clinic_id, patient))
-
-
-def _answer(patient_id: UUID, standing: list[Statement]) -> ConsentsAnswer:
-    return ConsentsAnswer(
-        patient_id=patient_id,
-        consents=[
-            Consent(
-                purpose=one.purpose,
-                channel=one.channel,
-                state=one.state,
-                wording_version=one.wording_version,
-                source=one.source,
-                given_at=one.given_at,
-            )
-            for one in standing
-        ],
+    ledger = await usecases.verified_ledger(connection, clinic_id, patient)
+    return ConsentsView(
+        patient_id=patient,
+        consents=_views(await usecases.standing(connection, clinic_id, patient)),
+        ledger=LedgerView(length=ledger.length, head=ledger.head, broken_at=ledger.broken_at),
     )
+
+
+def _refuse_dates_ahead(consents: list[Consent], now: datetime) -> None:
+    wrong = [n for n, consent in enumerate(consents) if is_too_far_ahead(consent.given_at, now)]
+    if wrong:
+        detail = "must not be later than now, give or take five minutes"
+        raise Problem(
+            422,
+            "invalid-request",
+            f"/consents/{wrong[0]}/given_at: {detail}",
+            errors=[FieldError(f"/consents/{number}/given_at", detail) for number in wrong],
+        )
+
+
+def _views(standing: list[Statement]) -> list[Consent]:
+    return [
+        Consent(
+            purpose=one.purpose,
+            channel=Channel(one.channel),
+            state=one.state,
+            wording_version=one.wording_version,
+            source=one.source,
+            given_at=one.given_at,
+        )
+        for one in standing
+    ]

@@ -25,8 +25,9 @@ consent_entry = sa.Table(
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("given_at", TIME, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
-    # Outside the chain: when it came in and by whose hand.
+    # When it came in: inside the chain, because it decides with `given_at` what stands.
     sa.Column("recorded_at", TIME, nullable=False),
+    # Outside the chain: by whose hand.
     sa.Column("recorded_by", sa.Text, nullable=False),
 )
 
@@ -51,6 +52,7 @@ consent = sa.Table(
     sa.Column("wording_version", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("given_at", TIME, nullable=False),
+    sa.Column("recorded_at", TIME, nullable=False),
 )
 
 

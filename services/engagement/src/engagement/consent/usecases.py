@@ -1,21 +1,23 @@
 """Recording what a patient said: an entry of the ledger, and what stands now."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engagement.consent import tables
+from engagement.consent import store
 from engagement.consent.domain import (
-    GENESIS,
     ConsentState,
+    Entry,
     Purpose,
     Statement,
     entry_hash,
+    first_break,
     stands_over,
 )
+from engagement.projections.store import lock_patient
 from revisit_events.contracts import ConsentChanged
 from revisit_events.envelope import new_event
 from revisit_events.outbox import publish
@@ -44,147 +46,102 @@ async def record_statements(
         by: Whose hand: `sub` of the token, or `patient`.
         now: When it is recorded.
     """
-    await _lock_patient(connection, clinic_id, patient_id)
-    length, head = await _locked_chain(connection, clinic_id, patient_id)
-    known = set(await entries(connection, clinic_id, patient_id))
-    rows = []
-    for statement in statements:
-        if statement in known:
-            continue
-        known.add(statement)
-        length += 1
-        head = entry_hash(head, clinic_id, patient_id, length, statement)
-        rows.append(
-            _row(clinic_id, patient_id, statement)
-            | {"position": length, "digest": head, "recorded_at": now, "recorded_by": by}
-        )
-    if rows:
-        await connection.execute(insert(tables.consent_entry), rows)
-        chain = tables.consent_chain
-        await connection.execute(
-            chain.update()
-            .where(chain.c.clinic_id == clinic_id, chain.c.patient_id == patient_id)
-            .values(length=length, head=head)
-        )
-        await _let_stand(connection, clinic_id, patient_id, statements, now)
+    # A message that is being judged leaves before the refusal, or sees it.
+    await lock_patient(connection, clinic_id, patient_id)
+    length, head = await store.locked_chain(connection, clinic_id, patient_id)
+    known = {row.entry.statement for row in await store.ledger(connection, clinic_id, patient_id)}
+    fresh = [Entry(one, now) for one in dict.fromkeys(statements) if one not in known]
+    if fresh:
+        rows = []
+        for position, entry in enumerate(fresh, length + 1):
+            head = entry_hash(head, clinic_id, patient_id, position, entry)
+            rows.append(store.LedgerRow(position, entry, head))
+        await store.append(connection, clinic_id, patient_id, rows, by=by)
+        await _let_stand(connection, clinic_id, patient_id, fresh)
     return await standing(connection, clinic_id, patient_id)
+
+
+async def refuse_everything(
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    patient_id: UUID,
+    *,
+    channels: Collection[str],
+    wording_version: str,
+    source: str,
+    by: str,
+    now: datetime,
+) -> None:
+    """Records that a patient wants no message of any kind in any of the channels."""
+    statements = [
+        Statement(purpose, channel, ConsentState.REFUSED, wording_version, source, now)
+        for purpose in Purpose
+        for channel in channels
+    ]
+    await record_statements(connection, clinic_id, patient_id, statements, by=by, now=now)
 
 
 async def standing(
     connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
 ) -> list[Statement]:
     """Gives what stands now, by purpose and channel."""
-    table = tables.consent
-    rows = await connection.execute(
-        table.select()
-        .where(table.c.clinic_id == clinic_id, table.c.patient_id == patient_id)
-        .order_by(table.c.purpose, table.c.channel)
-    )
-    return [_statement(row) for row in rows]
+    return [entry.statement for entry in await store.standing(connection, clinic_id, patient_id)]
 
 
-async def entries(
-    connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
-) -> list[Statement]:
-    """Gives the patient's ledger in order."""
-    table = tables.consent_entry
-    rows = await connection.execute(
-        table.select()
-        .where(table.c.clinic_id == clinic_id, table.c.patient_id == patient_id)
-        .order_by(table.c.position)
-    )
-    return [_statement(row) for row in rows]
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A patient's ledger as an auditor sees it.
+
+    Args:
+        length: Entries.
+        head: Digest of the last one.
+        broken_at: Position of the first entry that does not fit the chain; None: it is intact.
+    """
+
+    length: int
+    head: str
+    broken_at: int | None
 
 
-async def _lock_patient(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> None:
-    """Waits for a message that is being judged: it leaves before the refusal, or sees it."""
-    await connection.exec_driver_sql(
-        "SELECT FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR NO KEY UPDATE",
-        (clinic_id, patient_id),
-    )
-
-
-async def _locked_chain(
-    connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
-) -> tuple[int, str]:
-    chain = tables.consent_chain
-    await connection.execute(
-        insert(chain)
-        .values(clinic_id=clinic_id, patient_id=patient_id, length=0, head=GENESIS)
-        .on_conflict_do_nothing()
-    )
-    row = (
-        await connection.execute(
-            chain.select()
-            .where(chain.c.clinic_id == clinic_id, chain.c.patient_id == patient_id)
-            .with_for_update()
-        )
-    ).one()
-    return row.length, row.head
+async def verified_ledger(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Ledger:
+    """Computes a patient's chain again, entry by entry."""
+    length, head = await store.chain(connection, clinic_id, patient_id)
+    rows = await store.ledger(connection, clinic_id, patient_id)
+    return Ledger(length, head, first_break(clinic_id, patient_id, rows, (length, head)))
 
 
 async def _let_stand(
     connection: AsyncConnection,
     clinic_id: UUID,
     patient_id: UUID,
-    statements: Sequence[Statement],
-    now: datetime,
+    entries: Sequence[Entry],
 ) -> None:
-    current = {(s.purpose, s.channel): s for s in await standing(connection, clinic_id, patient_id)}
-    changed: dict[tuple[Purpose, str], Statement] = {}
-    for statement in statements:
-        key = (statement.purpose, statement.channel)
-        if stands_over(statement, changed.get(key) or current.get(key)):
-            changed[key] = statement
-    events = []
-    for key, statement in sorted(changed.items()):
-        row = _row(clinic_id, patient_id, statement)
-        upsert = insert(tables.consent).values(row)
-        await connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=["clinic_id", "patient_id", "purpose", "channel"],
-                set_={
-                    name: row[name] for name in ("state", "wording_version", "source", "given_at")
-                },
-            )
-        )
-        old = current.get(key)
-        if old is None or old.state is not statement.state:
-            events.append(
-                new_event(
-                    ConsentChanged(
-                        patient_id=patient_id,
-                        purpose=statement.purpose.value,
-                        channel=statement.channel,
-                        state=statement.state.value,
-                    ),
-                    source=SOURCE,
-                    clinic_id=clinic_id,
-                    time=min(statement.given_at, now),
-                )
-            )
-    await publish(connection, events)
-
-
-def _row(clinic_id: UUID, patient_id: UUID, statement: Statement) -> dict[str, object]:
-    return {
-        "clinic_id": clinic_id,
-        "patient_id": patient_id,
-        "purpose": statement.purpose.value,
-        "channel": statement.channel,
-        "state": statement.state.value,
-        "wording_version": statement.wording_version,
-        "source": statement.source,
-        "given_at": statement.given_at,
+    current = {
+        (entry.statement.purpose, entry.statement.channel): entry
+        for entry in await store.standing(connection, clinic_id, patient_id)
     }
-
-
-def _statement(row: object) -> Statement:
-    return Statement(
-        purpose=Purpose(row.purpose),  # type: ignore[attr-defined]  # a row of either table
-        channel=row.channel,  # type: ignore[attr-defined]
-        state=ConsentState(row.state),  # type: ignore[attr-defined]
-        wording_version=row.wording_version,  # type: ignore[attr-defined]
-        source=row.source,  # type: ignore[attr-defined]
-        given_at=row.given_at,  # type: ignore[attr-defined]
+    changed: dict[tuple[Purpose, str], Entry] = {}
+    for entry in entries:
+        key = (entry.statement.purpose, entry.statement.channel)
+        if stands_over(entry, changed.get(key) or current.get(key)):
+            changed[key] = entry
+    await store.let_stand(connection, clinic_id, patient_id, list(changed.values()))
+    await publish(
+        connection,
+        [
+            new_event(
+                ConsentChanged(
+                    patient_id=patient_id,
+                    purpose=changed[key].statement.purpose.value,
+                    channel=changed[key].statement.channel,
+                    state=changed[key].statement.state.value,
+                ),
+                source=SOURCE,
+                clinic_id=clinic_id,
+                time=changed[key].effective_at,
+            )
+            for key in sorted(changed)
+            if key not in current
+            or current[key].statement.state is not changed[key].statement.state
+        ],
     )

@@ -173,6 +173,14 @@ async def erase_patients(
     )
 
 
+async def lock_patient(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> None:
+    """Takes the first lock in the order: a sender that judges this patient's messages holds it."""
+    await connection.exec_driver_sql(
+        "SELECT FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR NO KEY UPDATE",
+        (clinic_id, patient_id),
+    )
+
+
 def _where_newer(columns: str, precedence: str) -> str:
     newer = f"a.{precedence} IS NULL OR excluded.{precedence} > a.{precedence}"
     return ", ".join(
