@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.journeys import usecases as journeys
+from engagement.links.store import forget_links
 from engagement.projections import store
 from engagement.projections.store import Key, Touched
 from engagement.tasks.domain import NewTask, Reason
@@ -55,11 +56,11 @@ async def on_patient_contact_changed(
 async def on_patient_erased(
     connection: AsyncConnection, events: Sequence[Event[c.PatientErased]], now: datetime
 ) -> None:
-    """Removes the contact, drops what was to be sent, ends open tasks."""
-    keys = [Key(e.clinic_id, e.data.patient_id) for e in events]
-    await store.erase_patients(connection, events)
-    await journeys.drop_for_erased(connection, keys)
-    await two_z.forget_patients(connection, [(key.clinic_id, key.id) for key in keys], now)
+    """Removes contact, texts and links, drops what was to be sent, ends open tasks."""
+    erased_at = await store.erase_patients(connection, events)
+    await journeys.drop_for_erased(connection, erased_at)
+    await forget_links(connection, list(erased_at))
+    await two_z.forget_patients(connection, list(erased_at), now)
 
 
 async def on_appointment_scheduled(
@@ -83,15 +84,18 @@ async def on_visit_completed(
     connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], now: datetime
 ) -> None:
     """Plans the follow-up and asks for a check at the visit's deadline."""
-    standing = await store.save_visits(connection, events)
+    saved = await store.save_visits(connection, events)
     attended = [e for e in events if e.data.appointment_id is not None]
     touched = await store.save_statuses(connection, store.status_rows(attended, "completed"))
-    keys = [Key(e.clinic_id, e.data.visit_id) for e in standing]
+    keys = [Key(one.event.clinic_id, one.event.data.visit_id) for one in saved]
     await journeys.plan_visits(connection, keys, now)
     await _appointments_changed(connection, touched, now)
+    standing = [one.event for one in saved]
     await two_z.touch_visits(
         connection, [(e.clinic_id, e.data.patient_id, e.data.completed_at) for e in standing]
     )
+    taken = {(event.clinic_id, former) for event, former in saved if former}
+    await two_z.touch(connection, taken, now)
 
 
 async def on_complaint_opened(
@@ -124,10 +128,10 @@ async def on_noted(
 async def _appointments_changed(
     connection: AsyncConnection, touched: Iterable[Touched], now: datetime
 ) -> None:
-    changed = sorted(set(touched))
+    changed = set(touched)
     if not changed:
         return
-    keys = [Key(one.clinic_id, one.appointment_id) for one in changed]
+    keys = sorted({Key(one.clinic_id, one.appointment_id) for one in changed})
     await journeys.plan_appointments(connection, keys, now)
     await two_z.touch(connection, {(one.clinic_id, one.patient_id) for one in changed}, now)
 

@@ -245,30 +245,3 @@ async def save_enrolments(
         ),
     )
     return set(result.scalars())
-
-
-async def drop_of_erased(
-    connection: AsyncConnection, patients: Sequence[Key], erased_decision: str
-) -> None:
-    """Drops every message of erased patients that has not left yet.
-
-    One that a gateway may have taken without an answer ends as uncertain: it was not surely
-    withheld.
-    """
-    await connection.exec_driver_sql(
-        """
-        UPDATE message m SET
-            state = CASE WHEN m.waiting_for = 'answer' THEN 'uncertain' ELSE 'dropped' END,
-            reason = 'patient_erased', decided_at = p.erased_at,
-            decision = $3::text::jsonb, lease_until = NULL, retry_at = NULL, waiting_for = NULL,
-            draft = NULL
-        FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
-        JOIN patient p ON p.clinic_id = k.clinic_id AND p.patient_id = k.patient_id
-        WHERE m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id AND m.state = 'scheduled'
-        """,
-        (
-            [key.clinic_id for key in patients],
-            [key.id for key in patients],
-            erased_decision,
-        ),
-    )

@@ -7,7 +7,7 @@ messages.
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from engagement.journeys import store
 from engagement.journeys.domain import FOLLOW_UP, REMINDER, VERSION, follow_up, reminder
 from engagement.journeys.store import Enrolment, Subject
 from engagement.messages.domain import Planned
+from engagement.messages.endings import Ending, end_messages, forget_texts
 from engagement.projections.store import Key
 from revisit_events.contracts import JourneyEnrolled
 from revisit_events.envelope import new_event
@@ -39,25 +40,22 @@ _ERASED_DECISION = json.dumps(
 )
 
 
-async def plan_visits(
-    connection: AsyncConnection, keys: Sequence[Key], now: datetime, *, known: bool = True
-) -> None:
+async def plan_visits(connection: AsyncConnection, keys: Sequence[Key], now: datetime) -> None:
     """Plans the follow-ups of visits.
 
     Args:
         connection: Inside the transaction that changed the visits.
         keys: Clinic and visit.
         now: The moment of the enrolment.
-        known: Whether some of the visits may have a plan already.
     """
-    await _plan(connection, FOLLOW_UP, keys, now, known=known)
+    await _plan(connection, FOLLOW_UP, keys, now)
 
 
 async def plan_appointments(
     connection: AsyncConnection, keys: Sequence[Key], now: datetime
 ) -> None:
     """Plans the reminders of appointments as they are scheduled now."""
-    await _plan(connection, REMINDER, keys, now, known=True)
+    await _plan(connection, REMINDER, keys, now)
 
 
 async def await_planners(connection: AsyncConnection, clinic_ids: Collection[UUID]) -> None:
@@ -77,7 +75,7 @@ async def plan_clinics(
         for kind, journey in (("visit", FOLLOW_UP), ("appointment", REMINDER)):
             after: UUID | None = None
             while keys := await store.subjects_of_clinic(connection, kind, clinic_id, after):
-                await _plan(connection, journey, keys, now, known=True)
+                await _plan(connection, journey, keys, now)
                 after = keys[-1].id
 
 
@@ -87,28 +85,26 @@ async def plan_patients(
     """Plans again what patients have coming: they live in another time zone now."""
     if patients:
         for journey, keys in (await store.subjects_of_patients(connection, patients)).items():
-            await _plan(connection, journey, keys, now, known=True)
+            await _plan(connection, journey, keys, now)
 
 
-async def drop_for_erased(connection: AsyncConnection, patients: Sequence[Key]) -> None:
-    """Drops what erased patients had coming."""
-    await store.drop_of_erased(connection, patients, _ERASED_DECISION)
+async def drop_for_erased(connection: AsyncConnection, erased_at: Mapping[Key, datetime]) -> None:
+    """Drops what erased patients had coming, and every text of a message to them."""
+    endings = [
+        Ending(*key, "patient_erased", _ERASED_DECISION, at) for key, at in erased_at.items()
+    ]
+    await end_messages(connection, endings)
+    await forget_texts(connection, list(erased_at))
 
 
 async def _plan(
-    connection: AsyncConnection,
-    journey: str,
-    keys: Sequence[Key],
-    now: datetime,
-    *,
-    known: bool,
+    connection: AsyncConnection, journey: str, keys: Sequence[Key], now: datetime
 ) -> None:
     if not keys:
         return
     subjects = await _subjects(connection, journey, keys)
     plans = [plan for subject in subjects if (plan := _planned(journey, subject))]
-    if known:
-        await store.withdraw(connection, journey, keys, [plan.message_id for plan in plans])
+    await store.withdraw(connection, journey, keys, [plan.message_id for plan in plans])
     if plans:
         await store.save_plans(connection, plans, _ERASED_DECISION)
     await _enrol(

@@ -48,3 +48,14 @@ async def load(connection: AsyncConnection, clinic_id: UUID, digest: str) -> Lin
     )
     row = result.one_or_none()
     return Link(*list(row)) if row else None
+
+
+async def forget_links(connection: AsyncConnection, patients: Sequence[tuple[UUID, UUID]]) -> None:
+    """Deletes the links of (clinic, patient): whoever holds one finds that it does not work."""
+    await connection.exec_driver_sql(
+        """
+        DELETE FROM link l USING unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
+        WHERE l.clinic_id = k.clinic_id AND l.patient_id = k.patient_id
+        """,
+        ([patient[0] for patient in patients], [patient[1] for patient in patients]),
+    )

@@ -25,6 +25,8 @@ link = sa.Table(
     sa.Column("language", sa.Text, nullable=False),
     sa.Column("expires_at", TIME, nullable=False),
     sa.UniqueConstraint("token_hash"),
+    # An erasure finds a patient's links.
+    sa.Index("ix_link_patient", "clinic_id", "patient_id"),
 )
 
 

@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """An appointment that an event changed, with the patient it belongs to."""
+    """An appointment that an event changed, with a patient it belongs to, or belonged to before."""
 
     clinic_id: UUID
     appointment_id: UUID
@@ -156,14 +156,18 @@ GROUP BY 1, 2 ORDER BY 1, 2
 ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
     contact_key_id = NULL, contact_ciphertext = NULL,
     erased_at = LEAST(p.erased_at, excluded.erased_at)
+RETURNING clinic_id, patient_id, erased_at
 """
 
 
 async def erase_patients(
     connection: AsyncConnection, events: Sequence[Event[PatientErased]]
-) -> None:
-    """Removes the contacts for good; erasure is terminal, so no precedence can undo it."""
-    await connection.exec_driver_sql(
+) -> dict[Key, datetime]:
+    """Removes the contacts for good; erasure is terminal, so no precedence can undo it.
+
+    Gives the moment of each patient's erasure: the earliest told.
+    """
+    rows = await connection.exec_driver_sql(
         _ERASURES,
         (
             [e.clinic_id for e in events],
@@ -171,6 +175,7 @@ async def erase_patients(
             [e.time for e in events],
         ),
     )
+    return {Key(row.clinic_id, row.patient_id): row.erased_at for row in rows}
 
 
 async def lock_patient(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> None:
@@ -194,6 +199,9 @@ _SCHEDULE = (
     "schedule_precedence"
 )
 _STATUS = "patient_id status status_precedence"
+_TOUCHED = """
+RETURNING new.clinic_id, new.appointment_id, new.patient_id, old.patient_id AS former_patient_id
+"""
 
 # The two groups stand apart: a cancellation that came first keeps the status, its booking brings
 # the plan.
@@ -209,7 +217,7 @@ ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
     {_where_newer(_SCHEDULE, "schedule_precedence")}, {_where_newer(_STATUS, "status_precedence")}
 WHERE a.schedule_precedence IS NULL OR excluded.schedule_precedence > a.schedule_precedence
     OR excluded.status_precedence > a.status_precedence
-RETURNING clinic_id, appointment_id, patient_id
+{_TOUCHED}
 """  # noqa: S608  # built of the constants above
 
 
@@ -234,7 +242,16 @@ async def save_schedules(
             [precedence for _, precedence, _ in rows],
         ),
     )
-    return [Touched(*list(row)) for row in result]
+    return _touched(result)
+
+
+def _touched(rows: Iterable[Any]) -> list[Touched]:
+    """A correction may give an appointment to another patient: then it was taken from one."""
+    return [
+        Touched(row.clinic_id, row.appointment_id, patient_id)
+        for row in rows
+        for patient_id in {row.patient_id, row.former_patient_id} - {None}
+    ]
 
 
 def _scheduled_at(event: Event[AppointmentBooked]) -> datetime:
@@ -247,8 +264,19 @@ INSERT INTO appointment AS a (clinic_id, appointment_id, patient_id, status, sta
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[])
 ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET {_where_newer(_STATUS, "status_precedence")}
 WHERE excluded.status_precedence > a.status_precedence
-RETURNING clinic_id, appointment_id, patient_id
+{_TOUCHED}
 """  # noqa: S608  # built of the constants above
+
+
+class SavedVisit(NamedTuple):
+    """A visit that an event changed.
+
+    Args:
+        former_patient_id: Whose visit it was until then, where a correction says that it was not.
+    """
+
+    event: Event[VisitCompleted]
+    former_patient_id: UUID | None
 
 
 class StatusRow(NamedTuple):
@@ -276,7 +304,7 @@ async def save_statuses(
     result = await connection.exec_driver_sql(
         _STATUSES, tuple([*column] for column in zip(*rows, strict=True))
     )
-    return [Touched(*list(row)) for row in result]
+    return _touched(result)
 
 
 _VISITS = """
@@ -291,14 +319,14 @@ ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
     next_visit_due_on = excluded.next_visit_due_on, completed_at = excluded.completed_at,
     precedence = excluded.precedence
 WHERE excluded.precedence > v.precedence
-RETURNING clinic_id, visit_id
+RETURNING new.clinic_id, new.visit_id, nullif(old.patient_id, new.patient_id) AS former_patient_id
 """
 
 
 async def save_visits(
     connection: AsyncConnection, events: Sequence[Event[VisitCompleted]]
-) -> list[Event[VisitCompleted]]:
-    """Writes completed visits; returns the events that stand."""
+) -> list[SavedVisit]:
+    """Writes completed visits; returns those that stand."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
     data = [e.data for _, _, e in rows]
     result = await connection.exec_driver_sql(
@@ -318,8 +346,8 @@ async def save_visits(
             [precedence for _, precedence, _ in rows],
         ),
     )
-    changed = {Key(*list(row)) for row in result}
-    return [event for key, _, event in rows if key in changed]
+    former = {Key(row.clinic_id, row.visit_id): row.former_patient_id for row in result}
+    return [SavedVisit(event, former[key]) for key, _, event in rows if key in former]
 
 
 def status_rows(events: Iterable[Event[Any]], status: str) -> list[StatusRow]:
