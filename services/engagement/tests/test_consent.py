@@ -1,14 +1,11 @@
 """Consent: what stands, the ledger and its chain, and both over HTTP."""
 
 import asyncio
-import json
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -34,8 +31,6 @@ from revisit_chassis.identifiers import canonical_id
 from revisit_events import testing
 from standalone.cluster import Cluster, ServiceDatabase
 
-SHARED_DATA = os.environ.get("REVISIT_SHARED_DATA", Path(__file__).parents[4] / "shared/data")
-EXAMPLES = Path(SHARED_DATA).parent / "examples"
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 YEAR = timedelta(days=365)
@@ -149,14 +144,6 @@ async def test_statement_sent_again_adds_nothing(site: httpx.AsyncClient) -> Non
     assert (await put(site, consent())).json() == first
     ledger = (await site.get(PATH)).json()["ledger"]
     assert (ledger["length"], ledger["broken_at"]) == (1, None)
-
-
-@pytest.mark.data
-async def test_published_example_is_accepted(site: httpx.AsyncClient) -> None:
-    body = json.loads((EXAMPLES / "put-consents.json").read_text())
-    answer = await site.put(PATH, json=body)
-    assert answer.status_code == 200
-    assert len(answer.json()["consents"]) == len(body["consents"])
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engagement.tasks.domain import NewTask, Outcome, Reason
+from engagement.consent.domain import Purpose
+from engagement.consent.usecases import verified_ledger
+from engagement.messages.domain import Channel
+from engagement.tasks.domain import SNOOZE_LIMIT, AttemptResult, NewTask, Outcome, Reason
 from engagement.tasks.schedule import TaskExpiry
-from engagement.tasks.usecases import finish_task, open_tasks
+from engagement.tasks.usecases import finish_task, open_tasks, record_attempt
 from engagement.two_z import usecases
 from engagement.two_z.domain import ReleaseReason
 from engagement.two_z.schedule import TwoZRepair
@@ -117,13 +120,15 @@ class World:
             pairs = [(self.clinic_id, patient)]
             await forget_patients(connection, pairs, self.clock.now())
 
-    async def release(self, patient: uuid.UUID) -> None:
+    async def release(
+        self, patient: uuid.UUID, reason: ReleaseReason = ReleaseReason.MOVED_AWAY
+    ) -> None:
         async with self.app.transaction([self.clinic_id]) as connection:
             await usecases.release_patient(
                 connection,
                 self.clinic_id,
                 patient,
-                usecases.Release(ReleaseReason.MOVED_AWAY, "doctor", "anna"),
+                usecases.Release(reason, "doctor", "anna"),
                 self.clock.now(),
             )
 
@@ -254,16 +259,32 @@ async def test_lost_appointment_opens_a_task_that_says_why(
     assert await world.counts() == (0, 0, 1, 0)
 
 
-async def test_appointment_that_passes_without_an_outcome_is_found(
-    world: World, patient: uuid.UUID
+@pytest.mark.parametrize(
+    ("lasts_minutes", "counts_minutes"),
+    [(45, 105), (None, 90), (0, 60), (-600, 60), (60 * 24 * 365, 13 * 60)],
+)
+async def test_appointment_counts_until_an_hour_after_its_end(
+    world: World, patient: uuid.UUID, lasts_minutes: int | None, counts_minutes: int
 ) -> None:
     await world.clinic()
     await world.visit(patient)
-    await world.appointment(patient, DUE + 5 * DAY)
-    await world.settle(DUE + 5 * DAY + timedelta(hours=3))
+    starts_at = DUE + 5 * DAY
+    appointment_id = await world.appointment(patient, starts_at)
+    if lasts_minutes is not None:
+        await world.run(
+            "UPDATE appointment SET ends_at = :ends_at WHERE appointment_id = :id",
+            ends_at=starts_at + timedelta(minutes=lasts_minutes),
+            id=appointment_id,
+        )
+    over_at = starts_at + timedelta(minutes=counts_minutes)
+    await world.settle(DUE)
+    await world.settle(over_at - timedelta(seconds=1))
+    assert await world.counts() == (0, 1, 0, 0)
     assert not await world.tasks(patient)
-    await world.settle(DUE + 5 * DAY + timedelta(hours=4))
-    assert len(await world.tasks(patient)) == 1
+    world.clock.set(over_at)
+    assert await world.counts() == (0, 0, 0, 1)
+    await world.settle()
+    assert await world.counts() == (0, 0, 1, 0)
 
 
 async def test_stub_of_an_appointment_is_no_booking(world: World, patient: uuid.UUID) -> None:
@@ -286,6 +307,35 @@ async def test_close_without_booking_is_followed_by_a_later_task(
     _, second = await world.tasks(patient)
     assert second.due_at == DUE + 14 * DAY
     assert await world.counts() == (0, 0, 1, 0)
+
+
+async def test_task_put_off_as_often_as_allowed_satisfies_the_rule_until_its_age_limit_only(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    (task,) = await world.tasks(patient)
+    for number in range(SNOOZE_LIMIT):
+        async with world.app.transaction([world.clinic_id]) as connection:
+            await record_attempt(
+                connection,
+                world.clinic_id,
+                task.task_id,
+                result=AttemptResult.NO_ANSWER,
+                minutes=1,
+                next_at=task.expires_at - timedelta(seconds=SNOOZE_LIMIT - number),
+                by="anna",
+                now=world.clock.now(),
+            )
+    await world.settle(task.expires_at - timedelta(seconds=1))
+    assert await world.counts() == (0, 0, 1, 0)
+    world.clock.set(task.expires_at)
+    assert await world.counts() == (0, 0, 0, 1)
+    await world.settle()
+    assert await world.counts() == (0, 0, 1, 0)
+    old, new = await world.tasks(patient)
+    assert (old.outcome, new.escalation, new.due_at) == ("expired", 1, old.expires_at)
 
 
 async def test_task_out_of_time_is_escalated(world: World, patient: uuid.UUID) -> None:
@@ -315,6 +365,43 @@ async def test_release_covers_the_visits_until_then_and_no_later_one(
     await world.visit(patient, DUE + 3 * DAY)
     await world.settle(DUE + 5 * DAY)
     assert await world.counts() == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("by_task", [True, False])
+async def test_who_opted_out_refuses_every_message_to_come(
+    world: World, patient: uuid.UUID, *, by_task: bool
+) -> None:
+    await world.clinic()
+    await world.visit(patient)
+    await world.settle(DUE)
+    if by_task:
+        (task,) = await world.tasks(patient)
+        async with world.app.transaction([world.clinic_id]) as connection:
+            release = usecases.Release(ReleaseReason.OPTED_OUT, "doctor", "anna")
+            await usecases.release_by_task(
+                connection,
+                world.clinic_id,
+                task.task_id,
+                release,
+                minutes=1,
+                now=world.clock.now(),
+            )
+    else:
+        await world.release(patient, ReleaseReason.OPTED_OUT)
+    await world.visit(patient, DUE + 3 * DAY)
+    rows = await world.run("SELECT purpose, channel, state FROM consent")
+    assert {(row.purpose, row.channel) for row in rows} == {
+        (purpose, channel) for purpose in Purpose for channel in Channel
+    }
+    assert {row.state for row in rows} == {"refused"}
+    async with world.app.transaction([world.clinic_id]) as connection:
+        ledger = await verified_ledger(connection, world.clinic_id, patient)
+    assert (ledger.length, ledger.broken_at) == (len(rows), None)
+
+
+async def test_other_releases_refuse_nothing(world: World, patient: uuid.UUID) -> None:
+    await world.release(patient)
+    assert not await world.run("SELECT FROM consent")
 
 
 async def test_release_ends_scheduled_messages_with_their_reason(
@@ -382,13 +469,44 @@ async def test_visit_before_its_clinic_is_judged_once_the_clinic_is_known(
     assert await world.counts() == (0, 0, 1, 0)
 
 
-async def test_the_last_visit_decides(world: World, patient: uuid.UUID) -> None:
+async def test_visit_of_today_does_not_hide_the_one_before(
+    world: World, patient: uuid.UUID
+) -> None:
     await world.clinic()
     await world.visit(patient)
-    await world.visit(patient, DUE + timedelta(hours=10))
-    await world.settle(DUE + timedelta(hours=12))
-    assert await world.counts() == (0, 0, 0, 0)
-    await world.settle(DUE + DAY)
+    appointment_id = await world.appointment(patient, DUE + timedelta(hours=9))
+    await world.settle(DUE + timedelta(hours=9))
+    assert await world.counts() == (0, 1, 0, 0)
+    world.clock.set(DUE + timedelta(hours=10))
+    visit_id = await world.visit(patient, DUE + timedelta(hours=10))
+    await world.appointment(patient, DUE + timedelta(hours=9), "completed", appointment_id)
+    assert await world.counts() == (0, 0, 0, 1)
+    await world.settle()
+    assert await world.counts() == (0, 0, 1, 0)
+    (task,) = await world.tasks(patient)
+    assert (task.subject_id, task.due_at) == (visit_id, DUE + DAY)
+    # Reception books before the end of the day: nobody has to call.
+    await world.appointment(patient, DUE + 7 * DAY)
+    await world.settle()
+    (task,) = await world.tasks(patient)
+    assert task.outcome == "booked"
+    assert await world.counts() == (0, 1, 0, 0)
+
+
+async def test_patient_who_comes_daily_is_in_scope_every_moment(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    for day in range(5):
+        done = DONE + day * DAY
+        await world.settle(done)
+        await world.visit(patient, done)
+        await world.appointment(patient, done + DAY)
+        if day:
+            await world.settle(done + timedelta(hours=1))
+            assert await world.counts() == (0, 1, 0, 0)
+    # The last appointment is past and nobody said what became of it.
+    await world.settle(DONE + 6 * DAY)
     assert await world.counts() == (0, 0, 1, 0)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engagement.tasks.domain import EXPIRED, Outcome, Reason
+from engagement.tasks.domain import EXPIRED, NOT_NEEDED, Outcome, Reason
 from engagement.two_z.domain import (
-    UNATTENDED_AFTER,
+    Check,
     Facts,
     LastVisit,
     PreviousTask,
@@ -32,6 +32,7 @@ FACTS = Facts(
     time_zone=MOSCOW,
     visit=VISIT,
 )
+HOUR = timedelta(hours=1)
 LOST = uuid.UUID(int=8)
 ZONES = [
     "Europe/Moscow",
@@ -45,6 +46,24 @@ ZONES = [
 ]
 moments = st.integers(946_684_800, 2_208_988_800).map(lambda n: datetime.fromtimestamp(n, UTC))
 hours = st.integers(-24 * 40, 24 * 40).map(lambda n: DUE + timedelta(hours=n))
+
+
+def judge(facts: Facts, at: datetime, *earlier: datetime) -> Check:
+    """Judges a patient whose last visit, and whose earlier visits, were completed then."""
+    if facts.visit is None or facts.time_zone is None:
+        return check(facts, at)
+    completed = sorted([facts.visit.completed_at, *earlier])
+    today = first_moment_of_today(at, facts.time_zone)
+    due = [moment for moment in completed if moment < today]
+    pending = [moment for moment in completed if moment >= today]
+    return check(
+        replace(
+            facts,
+            due_completed_at=due[-1] if due else None,
+            pending_completed_at=pending[0] if pending else None,
+        ),
+        at,
+    )
 
 
 def test_deadline_is_the_end_of_the_clinics_day() -> None:
@@ -95,17 +114,13 @@ def test_deadline_begins_the_next_local_day(completed_at: datetime, zone: str) -
     assert (at - timedelta(microseconds=1)).astimezone(here).date() == day
 
 
-def test_unknown_zone_counts_as_utc() -> None:
-    assert deadline(DONE, "Europe/Moskva") == datetime(2026, 3, 3, tzinfo=UTC)
-
-
 def test_before_the_deadline_nothing_is_owed() -> None:
-    found = check(FACTS, DUE - timedelta(seconds=1))
+    found = judge(FACTS, DUE - timedelta(seconds=1))
     assert (found.state, found.next_at, found.open) == (None, DUE, None)
 
 
 def test_at_the_deadline_a_task_is_opened() -> None:
-    found = check(FACTS, DUE)
+    found = judge(FACTS, DUE)
     assert found.state is State.VIOLATION
     assert found.open is not None
     assert found.open.reason == Reason.NO_NEXT_APPOINTMENT
@@ -117,40 +132,61 @@ def test_first_match_of_released_booked_task() -> None:
     everything = replace(
         FACTS,
         released_at=DONE,
-        booked_starts_at=DUE + timedelta(days=1),
+        booked_until=DUE + timedelta(days=1),
         task_expires_at=DUE + timedelta(days=1),
     )
-    assert check(everything, DUE).state is State.RELEASED
-    assert check(replace(everything, released_at=None), DUE).state is State.BOOKED
-    only_task = replace(everything, released_at=None, booked_starts_at=None)
-    assert check(only_task, DUE).state is State.TASK_OPEN
+    assert judge(everything, DUE).state is State.RELEASED
+    assert judge(replace(everything, released_at=None), DUE).state is State.BOOKED
+    only_task = replace(everything, released_at=None, booked_until=None)
+    assert judge(only_task, DUE).state is State.TASK_OPEN
 
 
 def test_release_before_the_visit_covers_nothing() -> None:
     stale = replace(FACTS, released_at=DONE - timedelta(seconds=1))
-    assert check(stale, DUE).state is State.VIOLATION
+    assert judge(stale, DUE).state is State.VIOLATION
 
 
 def test_erased_patient_is_released_and_loses_every_task() -> None:
-    found = check(replace(FACTS, is_erased=True, visit=None, time_zone=None), DUE)
+    found = judge(replace(FACTS, is_erased=True, visit=None, time_zone=None), DUE)
     assert (found.closes_as, found.closes_all) == (Outcome.RELEASED, True)
     assert found.open is None
 
 
 def test_booking_closes_tasks_even_of_a_patient_out_of_scope() -> None:
-    booked = replace(FACTS, visit=None, booked_starts_at=DUE)
-    assert check(booked, DUE).closes_as is Outcome.BOOKED
+    booked = replace(FACTS, visit=None, booked_until=DUE + HOUR)
+    assert judge(booked, DUE).closes_as is Outcome.BOOKED
 
 
-def test_appointment_without_an_outcome_counts_until_it_is_unattended() -> None:
-    booked = replace(FACTS, booked_starts_at=DUE)
-    limit = DUE + UNATTENDED_AFTER
-    assert check(booked, limit - timedelta(seconds=1)).state is State.BOOKED
-    assert check(booked, limit).state is State.VIOLATION
+def test_booking_counts_until_its_moment() -> None:
+    booked = replace(FACTS, booked_until=DUE + HOUR)
+    assert judge(booked, DUE + HOUR - timedelta(seconds=1)).state is State.BOOKED
+    assert judge(booked, DUE + HOUR).state is State.VIOLATION
+    assert judge(booked, DUE).next_at == DUE + HOUR
+
+
+def test_patient_who_came_back_today_has_a_task_that_is_due_tonight() -> None:
+    today = LastVisit(uuid.UUID(int=9), DUE + 10 * HOUR)
+    tonight = DUE + timedelta(days=1)
+    found = judge(replace(FACTS, visit=today), DUE + 11 * HOUR, DONE)
+    assert (found.state, found.next_at) == (State.VIOLATION, tonight)
+    assert found.open is not None
+    assert (found.open.subject_id, found.open.due_at) == (today.visit_id, tonight)
+
+
+def test_release_covers_the_visits_until_it_and_no_later_one() -> None:
+    today = LastVisit(uuid.UUID(int=9), DUE + 10 * HOUR)
+    facts = replace(FACTS, visit=today, released_at=DONE + HOUR)
+    found = judge(facts, DUE + 11 * HOUR, DONE)
+    assert (found.state, found.next_at) == (State.RELEASED, DUE + timedelta(days=1))
+    assert judge(facts, DUE + timedelta(days=1), DONE).state is State.VIOLATION
+
+
+def test_task_of_a_patient_without_a_visit_is_not_needed() -> None:
+    assert judge(replace(FACTS, visit=None), DUE).closes_as == NOT_NEEDED
 
 
 def test_unknown_clinic_is_asked_again_later() -> None:
-    found = check(replace(FACTS, time_zone=None), DUE)
+    found = judge(replace(FACTS, time_zone=None), DUE)
     assert found.state is None
     assert found.next_at is not None
     assert found.next_at > DUE
@@ -179,15 +215,15 @@ def test_unknown_clinic_is_asked_again_later() -> None:
 def test_reason_says_why_there_is_no_next_appointment(
     facts: Facts, reason: Reason, subject_id: uuid.UUID
 ) -> None:
-    task = check(facts, DUE).open
+    task = judge(facts, DUE).open
     assert task is not None
     assert (task.reason, task.subject_id) == (reason, subject_id)
 
 
 def test_acute_referral_is_due_sooner_and_comes_first() -> None:
-    calm = check(replace(FACTS, visit=replace(VISIT, outcome="referred_out")), DUE).open
+    calm = judge(replace(FACTS, visit=replace(VISIT, outcome="referred_out")), DUE).open
     acute_visit = replace(VISIT, outcome="referred_out", referral_urgency="acute")
-    acute = check(replace(FACTS, visit=acute_visit), DUE).open
+    acute = judge(replace(FACTS, visit=acute_visit), DUE).open
     assert calm is not None
     assert acute is not None
     assert acute.due_at < calm.due_at
@@ -205,14 +241,14 @@ def previous(outcome: str | None, escalation: int = 0) -> PreviousTask:
 )
 def test_after_a_close_without_booking_the_next_contact_waits(outcome: str, days: int) -> None:
     at = DUE + timedelta(days=2)
-    task = check(replace(FACTS, previous=previous(outcome), task_count=1), at).open
+    task = judge(replace(FACTS, previous=previous(outcome), task_count=1), at).open
     assert task is not None
     assert task.due_at == at + timedelta(days=days)
     assert task.occurrence == 1
 
 
 def test_wrong_number_asks_for_another_way_to_reach() -> None:
-    task = check(replace(FACTS, previous=previous("wrong_number")), DUE + timedelta(days=2)).open
+    task = judge(replace(FACTS, previous=previous("wrong_number")), DUE + timedelta(days=2)).open
     assert task is not None
     assert task.reason == Reason.UNREACHABLE
 
@@ -221,14 +257,14 @@ def test_wrong_number_asks_for_another_way_to_reach() -> None:
 def test_task_out_of_time_is_followed_by_an_escalated_one(outcome: str | None) -> None:
     at = DUE + timedelta(days=30)
     facts = replace(FACTS, previous=previous(outcome, 1), task_expires_at=None)
-    task = check(facts, at).open
+    task = judge(facts, at).open
     assert task is not None
     assert (task.escalation, task.due_at) == (2, at)
 
 
 def test_contact_before_the_visit_does_not_delay_the_next() -> None:
     old = PreviousTask("declined", DONE - timedelta(days=1), DONE, 3)
-    task = check(replace(FACTS, previous=old), DUE).open
+    task = judge(replace(FACTS, previous=old), DUE).open
     assert task is not None
     assert (task.due_at, task.escalation) == (DUE, 0)
 
@@ -240,7 +276,7 @@ any_facts = st.builds(
     is_erased=st.booleans(),
     time_zone=st.sampled_from(ZONES),
     visit=st.none() | st.builds(LastVisit, st.just(VISIT.visit_id), hours),
-    booked_starts_at=st.none() | hours,
+    booked_until=st.none() | hours,
     lost_appointment_id=st.none() | st.just(LOST),
     lost_status=st.sampled_from(["cancelled", "no_show"]),
     released_at=st.none() | hours,
@@ -248,14 +284,15 @@ any_facts = st.builds(
 )
 
 
-@given(any_facts, hours, st.integers(0, 24 * 60 * 80))
+@given(any_facts, st.lists(st.timedeltas(timedelta(), timedelta(days=20))), hours, st.integers())
 def test_nobody_breaks_the_rule_between_two_checks(
-    facts: Facts, at: datetime, minutes: int
+    facts: Facts, before: list[timedelta], at: datetime, minutes: int
 ) -> None:
     """What a check opens holds, and until the next check time alone breaks nothing."""
-    found = check(facts, at)
+    earlier = [facts.visit.completed_at - ago for ago in before] if facts.visit else []
+    found = judge(facts, at, *earlier)
     if found.open is not None:
         facts = replace(facts, task_expires_at=found.open.expires_at)
-    later = at + timedelta(minutes=minutes)
+    later = at + timedelta(minutes=minutes % (24 * 60 * 80))
     if found.next_at is None or later < found.next_at:
-        assert check(facts, later).state is not State.VIOLATION
+        assert judge(facts, later, *earlier).state is not State.VIOLATION

@@ -62,6 +62,8 @@ class Outcome(StrEnum):
 
 EXPIRED = "expired"
 """Outcome of a task that nobody finished within its age limit; only the platform gives it."""
+NOT_NEEDED = "not_needed"
+"""Outcome of a task whose cause turned out to be a mistake; only the platform gives it."""
 
 
 class AttemptResult(StrEnum):
@@ -130,8 +132,12 @@ class NewTask:
 
     @property
     def task_id(self) -> uuid.UUID:
-        """Made from the business key, so that opening again opens nothing."""
-        return uuid.uuid5(self.clinic_id, f"task:{self.reason}:{self.subject_id}:{self.occurrence}")
+        """Made from the business key, so that opening again opens nothing.
+
+        The patient is part of it: a correction may give the subject to another one.
+        """
+        name = f"task:{self.patient_id}:{self.reason}:{self.subject_id}:{self.occurrence}"
+        return uuid.uuid5(self.clinic_id, name)
 
     @property
     def expires_at(self) -> datetime:

@@ -5,8 +5,8 @@ Its patient is checked for the 2Z rule at once, which opens a fresh task with a 
 
 from datetime import datetime
 
+from engagement.checks.store import ask_for_checks
 from engagement.tasks import store, usecases
-from engagement.two_z.store import ask_for_checks
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
 

@@ -19,7 +19,7 @@ task = sa.Table(
     "task",
     METADATA,
     sa.Column("clinic_id", UUID_, primary_key=True),
-    # Made from reason, subject and occurrence: opening the same task again meets its own key.
+    # Made from patient, reason, subject and occurrence: opening the same task again meets its own key.
     sa.Column("task_id", UUID_, primary_key=True),
     sa.Column("patient_id", UUID_, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),

@@ -1,7 +1,7 @@
 """What can be done with contact tasks: open them in sets, claim, attempt, finish, let them expire.
 
 Nothing here commits. Every function that changes tasks of a patient first takes the patient's 2Z
-row (see `two_z.store`), so that the repair and a caller never wait for each other in a circle.
+row (see `checks.store`), so that the repair and a caller never wait for each other in a circle.
 """
 
 import uuid
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engagement.checks.store import ask_for_checks
 from engagement.tasks import store
 from engagement.tasks.domain import (
     AttemptResult,
@@ -21,7 +22,6 @@ from engagement.tasks.domain import (
     finished,
 )
 from engagement.tasks.store import Closing
-from engagement.two_z.store import ask_for_checks
 from revisit_events.contracts import TaskClosed, TaskOpened
 from revisit_events.envelope import Event, new_event
 from revisit_events.outbox import publish

@@ -1,29 +1,39 @@
 """The 2Z rule as pure decisions.
 
-For every patient the **last** completed visit at or after the clinic's `live_from` decides: coming
-back answers what the visit before it had left open. Its deadline is the end of the clinic's local
-day on which it was completed. From then on the patient must be, in this order, released, booked or
-have an open task.
+A visit's deadline is the end of the clinic's local day on which it was completed. A patient is in
+scope from the first deadline of a visit at or after the clinic's `live_from`, and must then always
+be, in this order, released, booked or have an open task: being in the clinic today is none of the
+three, so whoever leaves without a next appointment has a task at once, due at the end of the day,
+when reception has had its time to book.
 
-A release covers the visits completed up to it; a visit completed later starts a new obligation,
-whatever the release said. An erased patient is released for ever.
+A release covers the visits completed up to it; a visit completed later starts a new obligation at
+its deadline, whatever the release said. An erased patient is released for ever.
+
+An appointment counts as booked until it is over: until its end and `UNATTENDED_AFTER`, unless an
+event says earlier what became of it (ADR 0017).
 """
 
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from engagement.tasks.domain import ACUTE, EXPIRED, NewTask, Outcome, Reason
+from engagement.messages.windows import local_day, zone_of
+from engagement.tasks.domain import ACUTE, EXPIRED, NOT_NEEDED, NewTask, Outcome, Reason
 
 DEFINITION_VERSION = "1"
 DEADLINE_RULE = "end_of_clinic_day"
 
-UNATTENDED_AFTER = timedelta(hours=4)
-"""How long past its start an appointment without an outcome still counts as booked."""
+UNATTENDED_AFTER = timedelta(hours=1)
+"""How long past its end an appointment without an outcome still counts as booked.
+
+Booking's timer says after half an hour that it was missed: its word is to come first.
+"""
+ASSUMED_DURATION = timedelta(minutes=30)
+"""Stands for the length of an appointment whose end nobody told us; as in booking."""
+LONGEST_APPOINTMENT = timedelta(hours=12)
+"""A mistyped end must not hold a patient as booked for ever."""
 
 CLINIC_UNKNOWN_RETRY = timedelta(days=1)
 """A visit may come before its clinic; `clinic.registered` brings the check forward."""
@@ -93,7 +103,10 @@ class Facts:
     Args:
         time_zone: The clinic's; None while the clinic is unknown.
         visit: The last completed visit at or after the clinic's `live_from`.
-        booked_starts_at: Latest start of an appointment that is neither over nor lost.
+        due_completed_at: Completion of the last such visit whose deadline has passed.
+        pending_completed_at: Completion of the first such visit whose deadline has not passed.
+        booked_until: When the last of the appointments that are neither over nor lost stops to
+            count.
         lost_appointment_id: Latest appointment after the visit that was cancelled or missed.
         released_at: The latest release.
         task_expires_at: Latest age limit of an open task.
@@ -105,7 +118,9 @@ class Facts:
     is_erased: bool
     time_zone: str | None
     visit: LastVisit | None = None
-    booked_starts_at: datetime | None = None
+    due_completed_at: datetime | None = None
+    pending_completed_at: datetime | None = None
+    booked_until: datetime | None = None
     lost_appointment_id: uuid.UUID | None = None
     lost_status: str | None = None
     released_at: datetime | None = None
@@ -129,27 +144,18 @@ class Check:
     state: State | None
     next_at: datetime | None
     open: NewTask | None = None
-    closes_as: Outcome | None = None
+    closes_as: str | None = None
     closes_all: bool = False
-
-
-def start_of_day(day: date, zone: ZoneInfo) -> datetime:
-    """The first moment of a local day, in UTC: after a gap, the first of two midnights."""
-    midnight = datetime.combine(day, time.min, tzinfo=zone)
-    # `fold=0` in a gap uses the offset before it, which is the moment the clock jumped forward.
-    return midnight.astimezone(UTC)
 
 
 def deadline(completed_at: datetime, time_zone: str) -> datetime:
     """End of the clinic's local day on which a visit was completed, in UTC, exclusive."""
-    zone = _zone(time_zone)
-    return start_of_day(completed_at.astimezone(zone).date() + timedelta(days=1), zone)
+    return local_day(completed_at, zone_of(time_zone))[1]
 
 
 def first_moment_of_today(now: datetime, time_zone: str) -> datetime:
     """Deadlines of all visits completed before this moment, and of no other, have passed."""
-    zone = _zone(time_zone)
-    return start_of_day(now.astimezone(zone).date(), zone)
+    return local_day(now, zone_of(time_zone))[0]
 
 
 def check(facts: Facts, at: datetime) -> Check:
@@ -158,11 +164,13 @@ def check(facts: Facts, at: datetime) -> Check:
         return Check(State.RELEASED, None, closes_as=Outcome.RELEASED, closes_all=True)
     if facts.time_zone is None:
         return Check(None, at + CLINIC_UNKNOWN_RETRY)
-    starts_at = facts.booked_starts_at
-    unattended_at = None if starts_at is None else starts_at + UNATTENDED_AFTER
-    booked_until = None if unattended_at is None or unattended_at <= at else unattended_at
+    booked_until = facts.booked_until
+    if booked_until is not None and booked_until <= at:
+        booked_until = None
     if facts.visit is None:
-        return Check(None, None, closes_as=Outcome.BOOKED if booked_until else None)
+        # What made tasks about the next appointment is gone: the visit was another patient's, or
+        # has become history.
+        return Check(None, None, closes_as=Outcome.BOOKED if booked_until else NOT_NEEDED)
     return _check_visit(facts, facts.visit, facts.time_zone, booked_until, at)
 
 
@@ -183,23 +191,36 @@ def next_checks(
 def _check_visit(
     facts: Facts, visit: LastVisit, time_zone: str, booked_until: datetime | None, at: datetime
 ) -> Check:
-    due_at = deadline(visit.completed_at, time_zone)
-    is_due = due_at <= at
-    if facts.released_at is not None and facts.released_at >= visit.completed_at:
-        return Check(State.RELEASED if is_due else None, None, closes_as=Outcome.RELEASED)
+    pending_at = None
+    if facts.pending_completed_at is not None:
+        pending_at = deadline(facts.pending_completed_at, time_zone)
+    released_at, due = facts.released_at, facts.due_completed_at
+    closes_as = Outcome.BOOKED if booked_until is not None else None
+    if released_at is not None and released_at >= visit.completed_at:
+        closes_as = Outcome.RELEASED
+    if due is None:
+        return Check(None, pending_at, closes_as=closes_as)
+    if released_at is not None and released_at >= due:
+        return Check(State.RELEASED, pending_at, closes_as=closes_as)
     if booked_until is not None:
-        next_at = max(due_at, booked_until)
-        return Check(State.BOOKED if is_due else None, next_at, closes_as=Outcome.BOOKED)
-    if not is_due:
-        return Check(None, due_at)
+        return Check(State.BOOKED, _first(booked_until, pending_at), closes_as=closes_as)
     if facts.task_expires_at is not None and at < facts.task_expires_at:
-        return Check(State.TASK_OPEN, facts.task_expires_at)
-    task = _mending_task(facts, visit, at)
-    return Check(State.VIOLATION, task.expires_at, open=task)
+        return Check(State.TASK_OPEN, _first(facts.task_expires_at, pending_at))
+    task = _mending_task(facts, visit, at, pending_at)
+    return Check(State.VIOLATION, _first(task.expires_at, pending_at), open=task)
 
 
-def _mending_task(facts: Facts, visit: LastVisit, at: datetime) -> NewTask:
+def _first(at: datetime, other: datetime | None) -> datetime:
+    return at if other is None else min(at, other)
+
+
+def _mending_task(
+    facts: Facts, visit: LastVisit, at: datetime, pending_at: datetime | None
+) -> NewTask:
     reason, subject_id, due_at = _cause(facts, visit, at)
+    if pending_at is not None:
+        # The patient was here today: reception books until the end of the day, then it is a call.
+        due_at = max(due_at, pending_at)
     previous, escalation = facts.previous, 0
     if previous is not None and (previous.closed_at or at) >= visit.completed_at:
         # Somebody has been in touch since the visit: what came of it says when to be in touch
@@ -232,12 +253,3 @@ def _cause(facts: Facts, visit: LastVisit, at: datetime) -> tuple[Reason, uuid.U
         due_at = at + (REFERRED_OUT_ACUTE_DUE if is_acute else REFERRED_OUT_DUE)
         return Reason.REFERRED_OUT, visit.visit_id, due_at
     return Reason.NO_NEXT_APPOINTMENT, visit.visit_id, at
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        # One clinic's misspelt zone must not stop the repair of all the others.
-        return ZoneInfo("UTC")

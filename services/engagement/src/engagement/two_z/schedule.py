@@ -6,7 +6,8 @@ only then reads anything else.
 
 from datetime import datetime
 
-from engagement.two_z import store, usecases
+from engagement.checks import store
+from engagement.two_z import usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
 

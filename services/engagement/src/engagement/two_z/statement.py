@@ -10,7 +10,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engagement.two_z.domain import ACTIVE_STATUSES, UNATTENDED_AFTER, State
+from engagement.two_z.domain import ACTIVE_STATUSES, State
+from engagement.two_z.tables import BOOKED_UNTIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,12 @@ class Counts:
         return self.released + self.booked + self.task_open + self.violations
 
 
-_JUDGED = """
+_JUDGED = f"""
     WITH in_scope AS (
         SELECT patient_id, max(completed_at) AS completed_at FROM visit
-        WHERE clinic_id = :clinic_id
+        WHERE clinic_id = :clinic_id AND completed_at < :today_since
             AND completed_at >= (SELECT live_from FROM clinic WHERE clinic_id = :clinic_id)
         GROUP BY patient_id
-        HAVING max(completed_at) < :today_since
     ), judged AS (
         SELECT s.patient_id, CASE
             WHEN EXISTS (
@@ -46,7 +46,7 @@ _JUDGED = """
             ) THEN 'released'
             WHEN EXISTS (
                 SELECT FROM appointment AS a WHERE a.clinic_id = :clinic_id
-                    AND a.patient_id = s.patient_id AND a.starts_at > :attended_since
+                    AND a.patient_id = s.patient_id AND {BOOKED_UNTIL} > :now
                     AND a.status = ANY (CAST(:active AS text[]))
             ) THEN 'booked'
             WHEN EXISTS (
@@ -56,7 +56,7 @@ _JUDGED = """
             ELSE 'violation' END AS state
         FROM in_scope AS s
     )
-"""
+"""  # noqa: S608  # built of constants
 _COUNTS = sa.text(
     f"{_JUDGED} SELECT state, count(*) AS patients FROM judged GROUP BY state"  # noqa: S608
 )
@@ -106,7 +106,6 @@ def _moment(clinic_id: uuid.UUID, today_since: datetime, now: datetime) -> dict[
     return {
         "clinic_id": clinic_id,
         "today_since": today_since,
-        "attended_since": now - UNATTENDED_AFTER,
         "active": list(ACTIVE_STATUSES),
         "now": now,
     }

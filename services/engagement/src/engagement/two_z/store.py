@@ -1,13 +1,7 @@
-"""Rows of the 2Z rule: checks to be made, the facts that decide, releases, the statement.
-
-Lock order: patient, messages, `two_z`, tasks. Whoever changes tasks takes the patient's `two_z` row
-first. The repair holds that row while it reads the facts, and every change of a fact touches the
-row in its own transaction: a check therefore either sees the change or is asked for again by it.
-"""
+"""Rows of the 2Z rule: the facts that decide, releases."""
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -19,52 +13,11 @@ from engagement.two_z.domain import (
     Facts,
     LastVisit,
     PreviousTask,
+    first_moment_of_today,
 )
-from engagement.two_z.tables import release
+from engagement.two_z.tables import BOOKED_UNTIL, release
 
 Pair = tuple[uuid.UUID, uuid.UUID]
-
-
-@dataclass(frozen=True, slots=True)
-class DueCheck:
-    """A patient who is to be looked at since `check_at`."""
-
-    clinic_id: uuid.UUID
-    patient_id: uuid.UUID
-    check_at: datetime
-
-
-_ASK = sa.text("""
-    INSERT INTO two_z AS t (clinic_id, patient_id, check_at)
-    SELECT clinic_id, patient_id, min(check_at)
-    FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:times AS timestamptz[]))
-        AS u (clinic_id, patient_id, check_at)
-    GROUP BY clinic_id, patient_id
-    ORDER BY clinic_id, patient_id
-    ON CONFLICT (clinic_id, patient_id)
-    DO UPDATE SET check_at = least(t.check_at, excluded.check_at)
-""")
-
-
-async def ask_for_checks(
-    connection: AsyncConnection, checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
-) -> None:
-    """Brings the next check of patients forward to the given times, and locks their rows."""
-    if checks:
-        await connection.execute(_ASK, _arrays(checks))
-
-
-async def ask_for_clinics(
-    connection: AsyncConnection, clinic_ids: Collection[uuid.UUID], now: datetime
-) -> None:
-    """Brings the checks of all known patients of clinics forward to now."""
-    await connection.execute(
-        sa.text("""
-            UPDATE two_z SET check_at = least(check_at, :now)
-            WHERE clinic_id = ANY (CAST(:clinics AS uuid[]))
-        """),
-        {"clinics": list(clinic_ids), "now": now},
-    )
 
 
 async def time_zones(
@@ -80,72 +33,16 @@ async def time_zones(
     return {row.clinic_id: row.time_zone for row in rows}
 
 
-async def due_checks(connection: AsyncConnection, now: datetime, limit: int) -> list[DueCheck]:
-    """The checks that are due, earliest first; sees every clinic with the worker's role."""
-    rows = await connection.execute(
-        sa.text("""
-            SELECT clinic_id, patient_id, check_at FROM two_z
-            WHERE check_at <= :now ORDER BY check_at, clinic_id, patient_id LIMIT :limit
-        """),
-        {"now": now, "limit": limit},
-    )
-    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
-
-
-async def next_check_at(connection: AsyncConnection) -> datetime | None:
-    """When the earliest check is due."""
-    found: datetime | None = await connection.scalar(sa.text("SELECT min(check_at) FROM two_z"))
-    return found
-
-
-async def lock_checks(
-    connection: AsyncConnection, checks: Sequence[DueCheck], now: datetime
-) -> list[DueCheck]:
-    """Those of the checks that are still due and that nobody else holds, locked, earliest first."""
-    rows = await connection.execute(
-        sa.text("""
-            SELECT t.clinic_id, t.patient_id, t.check_at
-            FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]))
-                AS u (clinic_id, patient_id)
-            JOIN two_z AS t USING (clinic_id, patient_id)
-            WHERE t.check_at <= :now
-            ORDER BY t.check_at, t.clinic_id, t.patient_id
-            FOR UPDATE OF t SKIP LOCKED
-        """),
-        {
-            "clinics": [check.clinic_id for check in checks],
-            "patients": [check.patient_id for check in checks],
-            "now": now,
-        },
-    )
-    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
-
-
-async def save_next_checks(
-    connection: AsyncConnection,
-    checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime | None]],
-) -> None:
-    """Stores when locked rows are due again; None until a new fact asks."""
-    await connection.execute(
-        sa.text("""
-            UPDATE two_z AS t SET check_at = u.check_at
-            FROM unnest(
-                CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:times AS timestamptz[])
-            ) AS u (clinic_id, patient_id, check_at)
-            WHERE t.clinic_id = u.clinic_id AND t.patient_id = u.patient_id
-        """),
-        _arrays(checks),
-    )
-
-
-_FACTS = sa.text("""
+_FACTS = sa.text(f"""
     SELECT u.clinic_id, u.patient_id, c.time_zone, p.erased_at IS NOT NULL AS is_erased,
         v.visit_id, v.completed_at, v.outcome AS visit_outcome, v.referral_urgency,
-        booked.starts_at AS booked_starts_at,
+        visits.due_completed_at, visits.pending_completed_at, booked.booked_until,
         lost.appointment_id AS lost_appointment_id, lost.status AS lost_status,
         released.released_at, tasks.task_expires_at, tasks.task_count,
         previous.outcome, previous.closed_at, previous.expires_at, previous.escalation
-    FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[])) AS u (clinic_id, patient_id)
+    FROM unnest(
+        CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:days AS timestamptz[])
+    ) AS u (clinic_id, patient_id, today_since)
     LEFT JOIN clinic AS c USING (clinic_id)
     LEFT JOIN patient AS p USING (clinic_id, patient_id)
     LEFT JOIN LATERAL (
@@ -154,7 +51,13 @@ _FACTS = sa.text("""
         ORDER BY completed_at DESC, visit_id LIMIT 1
     ) AS v ON true
     LEFT JOIN LATERAL (
-        SELECT max(starts_at) AS starts_at FROM appointment
+        SELECT max(completed_at) FILTER (WHERE completed_at < u.today_since) AS due_completed_at,
+            min(completed_at) FILTER (WHERE completed_at >= u.today_since) AS pending_completed_at
+        FROM visit
+        WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id AND completed_at >= c.live_from
+    ) AS visits ON true
+    LEFT JOIN LATERAL (
+        SELECT max({BOOKED_UNTIL}) AS booked_until FROM appointment
         WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
             AND status = ANY (CAST(:active AS text[]))
     ) AS booked ON true
@@ -178,17 +81,21 @@ _FACTS = sa.text("""
         WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
         ORDER BY opened_at DESC, task_id LIMIT 1
     ) AS previous ON true
-""")
+""")  # noqa: S608  # built of constants
 
 
-async def facts(connection: AsyncConnection, pairs: Iterable[Pair]) -> list[Facts]:
-    """All that decides about each of the patients, in one statement."""
-    pairs = list(pairs)
+async def facts(connection: AsyncConnection, judged_at: Mapping[Pair, datetime]) -> list[Facts]:
+    """All that decides about each of the patients at the moment given for them."""
+    zones = await time_zones(connection, {clinic_id for clinic_id, _ in judged_at})
     rows = await connection.execute(
         _FACTS,
         {
-            "clinics": [clinic_id for clinic_id, _ in pairs],
-            "patients": [patient_id for _, patient_id in pairs],
+            "clinics": [clinic_id for clinic_id, _ in judged_at],
+            "patients": [patient_id for _, patient_id in judged_at],
+            "days": [
+                first_moment_of_today(at, zones[clinic_id]) if clinic_id in zones else at
+                for (clinic_id, _), at in judged_at.items()
+            ],
             "active": list(ACTIVE_STATUSES),
             "lost": list(LOST_STATUSES),
         },
@@ -221,46 +128,6 @@ async def insert_release(
     )
 
 
-async def drop_messages(
-    connection: AsyncConnection,
-    clinic_id: uuid.UUID,
-    patient_id: uuid.UUID,
-    *,
-    decision: str,
-    now: datetime,
-) -> None:
-    """Ends the messages of a released patient that have not left.
-
-    One that a gateway may have taken without an answer ends as uncertain: nobody can say it was
-    withheld.
-    """
-    await connection.execute(
-        sa.text("""
-            UPDATE message SET
-                state = CASE WHEN waiting_for = 'answer' THEN 'uncertain' ELSE 'dropped' END,
-                reason = 'released', decided_at = :now, decision = CAST(:decision AS jsonb),
-                lease_until = NULL, retry_at = NULL, waiting_for = NULL, draft = NULL
-            WHERE clinic_id = :clinic_id AND patient_id = :patient_id AND state = 'scheduled'
-        """),
-        {
-            "clinic_id": clinic_id,
-            "patient_id": patient_id,
-            "now": now,
-            "decision": decision,
-        },
-    )
-
-
-def _arrays(
-    checks: Sequence[tuple[uuid.UUID, uuid.UUID, datetime | None]],
-) -> dict[str, list[object]]:
-    return {
-        "clinics": [clinic_id for clinic_id, _, _ in checks],
-        "patients": [patient_id for _, patient_id, _ in checks],
-        "times": [at for _, _, at in checks],
-    }
-
-
 def _facts_from_row(row: sa.Row[tuple[object, ...]]) -> Facts:
     return Facts(
         clinic_id=row.clinic_id,
@@ -270,7 +137,9 @@ def _facts_from_row(row: sa.Row[tuple[object, ...]]) -> Facts:
         visit=None
         if row.visit_id is None
         else LastVisit(row.visit_id, row.completed_at, row.visit_outcome, row.referral_urgency),
-        booked_starts_at=row.booked_starts_at,
+        due_completed_at=row.due_completed_at,
+        pending_completed_at=row.pending_completed_at,
+        booked_until=row.booked_until,
         lost_appointment_id=row.lost_appointment_id,
         lost_status=row.lost_status,
         released_at=row.released_at,

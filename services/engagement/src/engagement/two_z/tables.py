@@ -1,13 +1,15 @@
-"""Tables of the 2Z rule: when each patient is to be looked at again, and the releases.
+"""The table of releases, and when an appointment stops to count, as SQL.
 
-There is no state in here: whether a patient is released, booked, has a task or is a violation
-follows from the facts at the moment of asking. `two_z` only says when somebody has to ask next.
+The state of a patient stands nowhere: it follows from the facts at the moment of asking.
 """
+
+from datetime import timedelta
 
 import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import UUID
 
+from engagement.two_z.domain import ASSUMED_DURATION, LONGEST_APPOINTMENT, UNATTENDED_AFTER
 from revisit_chassis.db import NAMING_CONVENTION
 from revisit_chassis.tenancy import Roles, protect
 
@@ -16,16 +18,16 @@ METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 UUID_ = UUID(as_uuid=True)
 TIME = sa.DateTime(timezone=True)
 
-two_z = sa.Table(
-    "two_z",
-    METADATA,
-    sa.Column("clinic_id", UUID_, primary_key=True),
-    sa.Column("patient_id", UUID_, primary_key=True),
-    # NULL: only a new fact can change the state.
-    sa.Column("check_at", TIME),
-    # Across clinics: the worker looks for checks that are due.
-    sa.Index("ix_two_z_check_at", "check_at", postgresql_where=sa.text("check_at IS NOT NULL")),
-)
+
+def _interval(length: timedelta) -> str:
+    return f"interval '{length.total_seconds():.0f} s'"
+
+
+# When an appointment stops to count as booked; also where its end is unknown or makes no sense.
+BOOKED_UNTIL = f"""greatest(starts_at, least(
+    coalesce(ends_at, starts_at + {_interval(ASSUMED_DURATION)}),
+    starts_at + {_interval(LONGEST_APPOINTMENT)}
+)) + {_interval(UNATTENDED_AFTER)}"""
 
 release = sa.Table(
     "release",
@@ -42,8 +44,6 @@ release = sa.Table(
 
 
 def create(op: Operations, roles: Roles) -> None:
-    """Creates the tables with row-level security; called by the initial migration."""
-    two_z.create(op.get_bind())
-    protect(op, two_z.name, roles, worker="due")
+    """Creates the table with row-level security; called by the initial migration."""
     release.create(op.get_bind())
     protect(op, release.name, roles)

@@ -12,17 +12,25 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engagement.checks.store import (
+    DueCheck,
+    ask_for_checks,
+    ask_for_clinics,
+    save_next_checks,
+)
+from engagement.consent.usecases import refuse_everything
+from engagement.messages.domain import Channel
+from engagement.messages.endings import Ending, end_messages
 from engagement.messages.gate import Check as GateCheck
 from engagement.messages.gate import Decision, Verdict
 from engagement.messages.ledger import decision_json
+from engagement.projections.store import lock_patient
 from engagement.tasks.domain import Outcome, Task, TaskNotFoundError
 from engagement.tasks.store import Closing
 from engagement.tasks.store import load as load_task
 from engagement.tasks.usecases import close_tasks, expire_tasks, finish_task, open_tasks
 from engagement.two_z import statement, store
 from engagement.two_z.domain import (
-    DEADLINE_RULE,
-    DEFINITION_VERSION,
     Check,
     ReleaseReason,
     check,
@@ -30,7 +38,8 @@ from engagement.two_z.domain import (
     next_checks,
 )
 from engagement.two_z.statement import Counts
-from engagement.two_z.store import DueCheck
+
+OPT_OUT_WORDING = "opted-out-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +55,6 @@ class Statement:
     as_of: datetime
     time_zone: str | None
     violating: Sequence[uuid.UUID]
-    definition_version: str = DEFINITION_VERSION
-    deadline_rule: str = DEADLINE_RULE
 
 
 async def touch(
@@ -57,7 +64,7 @@ async def touch(
 
     Takes (clinic, patient). Call it before changing tasks of the patients in the same transaction.
     """
-    await store.ask_for_checks(
+    await ask_for_checks(
         connection, [(clinic_id, patient_id, now) for clinic_id, patient_id in pairs]
     )
 
@@ -67,14 +74,14 @@ async def touch_visits(
 ) -> None:
     """Asks for checks of patients at the deadlines of visits (clinic, patient, completed at)."""
     zones = await store.time_zones(connection, {clinic_id for clinic_id, _, _ in visits})
-    await store.ask_for_checks(connection, next_checks(visits, zones))
+    await ask_for_checks(connection, next_checks(visits, zones))
 
 
 async def touch_clinics(
     connection: AsyncConnection, clinic_ids: Collection[uuid.UUID], now: datetime
 ) -> None:
     """Asks for checks of all patients of clinics: their zone or `live_from` may have changed."""
-    await store.ask_for_clinics(connection, clinic_ids, now)
+    await ask_for_clinics(connection, clinic_ids, now)
 
 
 async def forget_patients(
@@ -114,7 +121,7 @@ async def release_patient(
     Returns:
         The id of the release.
     """
-    await _end_messages(connection, clinic_id, patient_id, release, now)
+    await _end_contact(connection, clinic_id, patient_id, release, now)
     await touch(connection, [(clinic_id, patient_id)], now)
     return await _record(connection, clinic_id, patient_id, release, now)
 
@@ -140,7 +147,7 @@ async def release_by_task(
     if found is None:
         raise TaskNotFoundError
     if found.is_open:
-        await _end_messages(connection, clinic_id, found.patient_id, release, now)
+        await _end_contact(connection, clinic_id, found.patient_id, release, now)
     task, is_changed = await finish_task(
         connection,
         clinic_id,
@@ -187,7 +194,7 @@ async def repair(
     await expire_tasks(connection, [(*pair, judged_at[pair]) for pair, _ in broken])
     await open_tasks(connection, [task for _, task in broken], now)
     # Last, because opening a task asks for another check, which is this one.
-    await store.save_next_checks(connection, _next_checks(checks))
+    await save_next_checks(connection, _next_checks(checks))
     return len(checks)
 
 
@@ -215,19 +222,34 @@ async def two_z_statement(
     return Statement(counts, now, zone, violating)
 
 
-async def _end_messages(
+async def _end_contact(
     connection: AsyncConnection,
     clinic_id: uuid.UUID,
     patient_id: uuid.UUID,
     release: Release,
     now: datetime,
 ) -> None:
-    """Ends messages before the 2Z row is taken: the sender holds messages when it opens a task."""
+    """Ends messages before the 2Z row is taken: the sender holds messages when it opens a task.
+
+    A release covers what was, and the next visit begins anew. Who has opted out does not want to
+    hear of the next visit either, and so refuses.
+    """
+    await lock_patient(connection, clinic_id, patient_id)
+    if release.reason is ReleaseReason.OPTED_OUT:
+        await refuse_everything(
+            connection,
+            clinic_id,
+            patient_id,
+            channels=list(Channel),
+            wording_version=OPT_OUT_WORDING,
+            source="release",
+            by=release.recorded_by,
+            now=now,
+        )
     withheld = GateCheck("release", Verdict.DROP, f"released: {release.reason}", "released")
     decision = Decision(Verdict.DROP, "released", None, None, (withheld,))
-    await store.drop_messages(
-        connection, clinic_id, patient_id, decision=decision_json(decision, now), now=now
-    )
+    ending = Ending(clinic_id, patient_id, "released", decision_json(decision, now), now)
+    await end_messages(connection, [ending])
 
 
 async def _record(

@@ -2,6 +2,7 @@
 
 from alembic import op
 
+from engagement.checks import tables as checks
 from engagement.consent import tables as consent
 from engagement.links import tables as links
 from engagement.messages import tables as messages
@@ -16,7 +17,18 @@ from revisit_events import schema as events
 revision = "0001"
 down_revision = None
 
-PACKAGES = (chassis, events, projections, consent, messages, links, pauses, tasks, two_z)
+PACKAGES = (
+    chassis,
+    events,
+    projections,
+    consent,
+    messages,
+    links,
+    pauses,
+    checks,
+    tasks,
+    two_z,
+)
 
 
 def upgrade() -> None:
