@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-PREFERENCES = "preferences"
 _TOKEN_BYTES = 16
 
 

@@ -2,13 +2,14 @@
 
 A GET only shows (mail scanners follow links), a POST acts, without login. A mail client's one-click
 unsubscribe (RFC 8058) posts `List-Unsubscribe=One-Click`; the page's own form posts `wanted=no|yes`.
+Whatever else is posted ends the messages too: who posts here wants that, and a refusal is taken back
+as easily. Every answer is a page, for a person may read it.
 """
 
-from typing import Annotated
-from urllib.parse import parse_qs
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -16,6 +17,7 @@ from engagement.consent import usecases
 from engagement.consent.domain import ConsentState, Purpose, Statement
 from engagement.links import store
 from engagement.links.domain import Link, token_hash
+from engagement.links.forms import ONE_CLICK, form_fields
 from engagement.links.texts import TEXTS
 from revisit_chassis.http import ChassisDep, ChassisState, ClockDep
 
@@ -31,38 +33,49 @@ HEADERS = {
     ),
 }
 
-router = APIRouter()
+PAGES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {}}, "description": "The patient's choice"},
+    404: {"content": {"text/html": {}}, "description": "A link that is not known"},
+    410: {"content": {"text/html": {}}, "description": "A link past its time"},
+}
+
+router = APIRouter(tags=["preferences page"], default_response_class=HTMLResponse)
 _templates = Environment(
     loader=PackageLoader("engagement", "templates"),
     autoescape=select_autoescape(),
     undefined=StrictUndefined,
     trim_blocks=True,
 )
-Token = Annotated[str, Path(min_length=1, max_length=64)]
 
 
-@router.get("/u/{token}", response_class=HTMLResponse)
+@router.get("/u/{token}", responses=PAGES)
 async def show_preferences(
-    token: Token, request: Request, state: ChassisDep, clock: ClockDep
+    token: str, request: Request, state: ChassisDep, clock: ClockDep
 ) -> Response:
     """Shows whether messages of this kind are wanted; changes nothing."""
     link = await _link(state, token)
-    if link is None or link.expires_at <= clock.now():
-        return _unknown(request)
+    if link is None:
+        return _notice(404, _wished_language(request), "unknown")
+    if link.expires_at <= clock.now():
+        return _notice(410, link.language, "unknown")
     async with state.database.transaction([link.clinic_id]) as connection:
         standing = await usecases.standing(connection, link.clinic_id, link.patient_id)
     return _page(link, is_wanted=_is_wanted(link, standing), is_saved=False)
 
 
-@router.post("/u/{token}", response_class=HTMLResponse)
+@router.post("/u/{token}", responses=PAGES | {413: PAGES[200]})
 async def save_preferences(
-    token: Token, request: Request, state: ChassisDep, clock: ClockDep
+    token: str, request: Request, state: ChassisDep, clock: ClockDep
 ) -> Response:
     """Records the patient's wish for this kind of message in this channel."""
     link = await _link(state, token)
-    if link is None or link.expires_at <= clock.now():
-        return _unknown(request)
+    if link is None:
+        return _notice(404, _wished_language(request), "unknown")
+    if link.expires_at <= clock.now():
+        return _notice(410, link.language, "unknown")
     form = await _form(request)
+    if form is None:
+        return _notice(413, link.language, "unreadable")
     is_wanted = form.get("wanted") == "yes"
     now = clock.now()
     statement = Statement(
@@ -70,7 +83,7 @@ async def save_preferences(
         channel=link.channel,
         state=ConsentState.GRANTED if is_wanted else ConsentState.REFUSED,
         wording_version=WORDING,
-        source="one_click" if "List-Unsubscribe" in form else "preferences_page",
+        source="one_click" if ONE_CLICK in form else "preferences_page",
         given_at=now,
     )
     async with state.database.transaction([link.clinic_id]) as connection:
@@ -99,14 +112,14 @@ def _is_wanted(link: Link, standing: list[Statement]) -> bool:
     )
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def _form(request: Request) -> dict[str, str] | None:
+    """The posted fields; None when there is more than a form of ours could hold."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM_BYTES:
-            break
-    fields = parse_qs(body[:MAX_FORM_BYTES].decode(errors="replace"), keep_blank_values=True)
-    return {name: values[0] for name, values in fields.items()}
+            return None
+    return form_fields(request.headers.get("content-type", ""), body)
 
 
 def _page(link: Link, *, is_wanted: bool, is_saved: bool) -> Response:
@@ -122,8 +135,17 @@ def _page(link: Link, *, is_wanted: bool, is_saved: bool) -> Response:
     return HTMLResponse(page, headers=HEADERS)
 
 
-def _unknown(request: Request) -> Response:
+def _notice(status: int, language: str, what: str) -> Response:
+    language = language if language in TEXTS else "en"
+    page = _templates.get_template("notice.html").render(
+        language=language,
+        texts=TEXTS[language],
+        title=TEXTS[language][what],
+        hint=TEXTS[language][f"{what}_hint"],
+    )
+    return HTMLResponse(page, status_code=status, headers=HEADERS)
+
+
+def _wished_language(request: Request) -> str:
     wishes = request.headers.get("accept-language", "")
-    language = "ru" if wishes.lower().startswith("ru") else "en"
-    page = _templates.get_template("unknown.html").render(language=language, texts=TEXTS[language])
-    return HTMLResponse(page, status_code=404, headers=HEADERS)
+    return "ru" if wishes.lower().startswith("ru") else "en"

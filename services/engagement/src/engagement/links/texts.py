@@ -19,6 +19,8 @@ TEXTS: Mapping[str, Mapping[str, Any]] = {
         "saved": "Ваш выбор сохранён.",
         "unknown": "Эта ссылка не действует.",
         "unknown_hint": "Она могла устареть. Чтобы изменить настройки, позвоните в клинику.",
+        "unreadable": "Ответ не удалось прочитать.",
+        "unreadable_hint": "Откройте ссылку ещё раз или позвоните в клинику.",
     },
     "en": {
         "title": "Messages from the clinic",
@@ -35,5 +37,7 @@ TEXTS: Mapping[str, Mapping[str, Any]] = {
         "saved": "Your choice is saved.",
         "unknown": "This link does not work.",
         "unknown_hint": "It may be too old. Please call the clinic to change your settings.",
+        "unreadable": "Your answer could not be read.",
+        "unreadable_hint": "Please open the link again, or call the clinic.",
     },
 }
