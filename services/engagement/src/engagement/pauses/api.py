@@ -7,18 +7,22 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.dialects.postgresql import insert
 
+from engagement.journeys.domain import FOLLOW_UP, REMINDER
+from engagement.messages.domain import Channel
 from engagement.pauses.tables import pause
 from revisit_chassis.audit import record_audit
 from revisit_chassis.http import ClinicConnection, ClinicId, CurrentPrincipal, Now, require
 from revisit_events.contracts.fields import NO_NUL
 
 router = APIRouter(tags=["pauses"])
+# Only what exists: an emergency stop with a slip of the pen must not look as if it stopped something.
+SCOPES = (
+    "clinic",
+    *(f"journey:{journey}" for journey in (FOLLOW_UP, REMINDER)),
+    *(f"channel:{channel}" for channel in Channel),
+)
 Scope = Annotated[
-    str,
-    Path(
-        pattern=r"^(clinic|journey:[a-z0-9-]{1,64}|channel:[a-z0-9_]{1,32})$",
-        description="`clinic`, `journey:<key>` or `channel:<name>`",
-    ),
+    str, Path(pattern=f"^({'|'.join(SCOPES)})$", description="One of " + ", ".join(SCOPES))
 ]
 
 
