@@ -88,3 +88,13 @@ async def test_visits_of_an_unknown_clinic_do_not_wait_for_each_other(database: 
         for one in written:
             await one.wait()
         commit.set()
+
+
+async def test_zone_that_nobody_knows_counts_as_utc(database: Database) -> None:
+    """One clinic's misspelt zone must not stop the repair and the sender of all the others."""
+    clinic_id = uuid.uuid4()
+    misspelt = testing.clinic_registered(clinic_id=clinic_id, time=LIVE, time_zone="Europe/Moskva")
+    async with database.transaction([clinic_id]) as connection:
+        await handle(connection, HANDLERS, ORDER, [misspelt], NOW)
+        zone = await connection.exec_driver_sql("SELECT time_zone FROM clinic")
+        assert zone.scalar_one() == "UTC"
