@@ -17,6 +17,7 @@ from engagement.consent import usecases as consent
 from engagement.consent.domain import ConsentState, Purpose, Statement
 from engagement.messages.content import PublicUrls
 from engagement.messages.domain import Channel, Outcome, SendResult
+from engagement.messages.keys import Keys as RereadKeys
 from engagement.messages.sender import MessageSender
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.crypto import Keyring
@@ -33,6 +34,8 @@ EMAIL, PHONE, NAME = "anna.unmistakable@example.org", "+79160001122", "Unmistaka
 
 class Provider:
     """A provider that notes what it is handed and answers as it is told to."""
+
+    places = 4
 
     def __init__(self) -> None:
         self.answer = SendResult(Outcome.SENT, "ok", "provider-1")
@@ -61,7 +64,7 @@ class Clinic:
         self.sender = MessageSender(
             self.app,
             self.worker,
-            keyring=self.keyring,
+            keys=RereadKeys(lambda: Keyring.load(keys.folder / "keyring.json")),
             channels=dict.fromkeys(Channel, self.provider),
             urls=PublicUrls("https://e", "https://b", "https://f"),
             is_feed_fresh=lambda: True,

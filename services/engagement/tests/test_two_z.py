@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from services.engagement.tests.two_z_world import DAY, DONE, DUE, LIVE_FROM, World
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.two_z import DAY, DONE, DUE, LIVE_FROM, World
 
 from engagement.consent.domain import Purpose
 from engagement.consent.usecases import verified_ledger

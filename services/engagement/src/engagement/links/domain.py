@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+PREFERENCES = "preferences"
 _TOKEN_BYTES = 16
 
 
