@@ -1,16 +1,23 @@
-"""Fixtures of engagement's tests over HTTP: the real app on a migrated database, and its tokens."""
+"""Fixtures of engagement's tests: the app over HTTP, and the sender with scripted providers."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from services.engagement.tests.sending import NOON, Practice, practice
 from tests.apps import Keys, make_app, serving
 
 from revisit_chassis.clock import SimulatedClock
+from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.db import Database
 from standalone.cluster import Cluster, ServiceDatabase
+
+Open = Callable[..., Awaitable[Practice]]
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +55,27 @@ async def site(
     async with serving(make_app("engagement", service_database, keys, clock)) as client:
         client.headers.update(keys.headers(clinic_id))
         yield client
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Path:
+    path = tmp_path / "keyring.json"
+    generate_keyring(path)
+    return path
+
+
+@pytest.fixture
+async def open_practice(service_database: ServiceDatabase, keyring: Path) -> AsyncIterator[Open]:
+    async with AsyncExitStack() as stack:
+
+        async def make(now: datetime = NOON, **clinic: Any) -> Practice:
+            return await stack.enter_async_context(
+                practice(service_database, keyring, now, **clinic)
+            )
+
+        yield make
+
+
+@pytest.fixture
+async def clinic(open_practice: Open) -> Practice:
+    return await open_practice()

@@ -318,7 +318,7 @@ async def test_repeat_has_the_same_key_and_the_same_body() -> None:
     ("value", "seconds"),
     [
         ("30", 30.0),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True), 40.0),
+        ("a date in 40 seconds", 40.0),
         ("soon", None),
         ("nan", None),
         ("inf", None),
@@ -327,6 +327,8 @@ async def test_repeat_has_the_same_key_and_the_same_body() -> None:
 async def test_wish_to_wait_is_read_as_seconds_or_as_a_date(
     code: int, value: str, seconds: float | None
 ) -> None:
+    if value.startswith("a date"):
+        value = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     with gateway(answering(code, None, **{"Retry-After": value})) as (channel, _):
         wish = (await channel.send(text())).retry_after_seconds
     if seconds is None or wish is None:
