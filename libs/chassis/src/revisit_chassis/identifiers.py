@@ -12,13 +12,13 @@ def canonical_id(clinic_id: UUID, noun: str, value: str) -> UUID:
 
     Args:
         clinic_id: Whose identifier it is.
-        noun: `patient`, `appointment`, `visit`, ...
+        noun: Kind of thing; two kinds may use the same identifier.
         value: A UUID in canonical form, or 1 to 64 characters.
 
     Raises:
         ValueError: The identifier is empty or too long.
 
-    >>> canonical_id(UUID(int=1), "patient", "00000000-0000-0000-0000-00000000002a").int
+    >>> canonical_id(UUID(int=1), "thing", "00000000-0000-0000-0000-00000000002a").int
     42
     """
     if is_uuid(value):

@@ -5,7 +5,7 @@ from alembic import op
 
 from revisit_chassis import schema as chassis_schema
 from revisit_chassis.migrate import migration_roles
-from revisit_chassis.tenancy import link_lookup, protect
+from revisit_chassis.tenancy import list_clinics, owner_lookup, protect
 from revisit_events import schema as events_schema
 
 revision = "0001"
@@ -241,6 +241,9 @@ def upgrade() -> None:
     protect(op, "lost_lead", roles)
     protect(op, "identifier", roles)
     protect(op, "link", roles)
-    link_lookup(op, "link", roles)
+    owner_lookup(op, "link", roles, function="clinic_of_link", column="token_hash")
+    # What is encrypted is encrypted anew after a rotation, clinic by clinic.
+    for table in ("patient", "rejected_event"):
+        list_clinics(op, table, roles)
     for statement in REPORTED:
         op.execute(statement)
