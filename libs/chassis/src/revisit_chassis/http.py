@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database
 from revisit_chassis.health import Check, health_routes
+from revisit_chassis.identifiers import routable
 from revisit_chassis.metrics import REQUEST_SECONDS, REQUESTS
 from revisit_chassis.problem import (
     RETRY_AFTER_SECONDS,
@@ -164,6 +165,9 @@ class RequestMiddleware:
         is_outermost = "correlation_id" not in scope
         if is_outermost:
             scope["correlation_id"] = _correlation_id(scope)
+            raw_path = scope.get("raw_path") or b""
+            if b"%2f" in raw_path.lower():
+                scope["path"] = routable(raw_path)
         correlation_id: str = scope["correlation_id"]
         started = time.perf_counter()
         status: int | None = None

@@ -4,10 +4,12 @@ What is under the active key already is not touched, so an interrupted run goes 
 second one finds nothing to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
@@ -27,6 +29,9 @@ class EncryptedColumn:
     """The context a row's text was encrypted with, from the row's key."""
 
 
+Also = Callable[[AsyncConnection, Sequence[tuple[UUID, UUID]]], Awaitable[None]]
+
+
 async def clinics_of(database: Database, table: str) -> list[UUID]:
     """Gives the clinics that have rows in a table made listable (`tenancy.list_clinics`).
 
@@ -39,13 +44,16 @@ async def clinics_of(database: Database, table: str) -> list[UUID]:
         return sorted(rows.scalars())
 
 
-async def reencrypt(database: Database, keyring: Keyring, column: EncryptedColumn) -> int:
+async def reencrypt(
+    database: Database, keyring: Keyring, column: EncryptedColumn, also: Also | None = None
+) -> int:
     """Brings a column under the active key; gives how many texts it took.
 
     Args:
         database: Opened as the worker's role.
         keyring: Knows the old keys too.
         column: Which.
+        also: Done in the transaction of each batch, with the keys of its rows.
 
     Raises:
         UnknownKey: A text needs a key that is not in the ring.
@@ -53,13 +61,17 @@ async def reencrypt(database: Database, keyring: Keyring, column: EncryptedColum
     """
     done = 0
     for clinic_id in await clinics_of(database, column.table):
-        while count := await _batch(database, keyring, column, clinic_id):
+        while count := await _batch(database, keyring, column, clinic_id, also):
             done += count
     return done
 
 
 async def _batch(
-    database: Database, keyring: Keyring, column: EncryptedColumn, clinic_id: UUID
+    database: Database,
+    keyring: Keyring,
+    column: EncryptedColumn,
+    clinic_id: UUID,
+    also: Also | None,
 ) -> int:
     names = ", ".join(column.key)
     prefix = keyring.active_prefix
@@ -87,4 +99,6 @@ async def _batch(
                 f"WHERE old.{first} = fresh.{first} AND old.{second} = fresh.{second}",
                 tuple(map(list, zip(*fresh, strict=True))),
             )
+            if also is not None:
+                await also(connection, [(row[0], row[1]) for row in fresh])
     return len(fresh)
