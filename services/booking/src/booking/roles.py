@@ -48,7 +48,8 @@ SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
         "call_centre": READS
         | {"appointments:write", "patients:write", "consents:write"}
         | {"tasks:write", "releases:write"},
-        "doctor": READS | {"releases:write"},
+        # Starts and completes visits.
+        "doctor": READS | {"appointments:write", "releases:write"},
         "quality": READS | {"reviews:write", "complaints:write", "surveys:write"},
         "manager": READS | WRITES,
         "admin": READS | WRITES | {"clinics:write"},
