@@ -81,9 +81,9 @@ def life() -> list[AnyEvent]:
 
 async def apply(database: Database, events: Sequence[AnyEvent]) -> None:
     named = [
-        (event.clinic_id, "patient", event.data.patient_id, f"own {event.data.patient_id.int}")
+        (event.clinic_id, "patient", patient_id, f"own {patient_id.int}")
         for event in events
-        if getattr(event.data, "patient_id", None) is not None
+        if (patient_id := getattr(event.data, "patient_id", None)) is not None
     ]
     async with database.transaction({event.clinic_id for event in events}) as connection:
         await keep_identifiers(connection, sorted(set(named)))

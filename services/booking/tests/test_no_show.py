@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from booking.consumers import HANDLERS
+from booking.domain import appointment as rules
 from booking.usecases import no_show
 from booking.usecases.reports import take_reports
 from revisit_chassis.clock import SimulatedClock
@@ -104,7 +105,7 @@ async def test_appointment_that_cannot_be_judged_stops_no_other(
     other["data"]["appointment_id"] = "A-2"
     await post(client, BOOKED, other)
     bad = uuid.uuid5(store.clinic_id, "appointment:A-1")
-    missed = no_show.miss
+    missed = rules.miss
 
     def fails(appointment: Any, *rest: Any) -> Any:
         if appointment.appointment_id == bad:

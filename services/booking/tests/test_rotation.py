@@ -13,7 +13,7 @@ from revisit_chassis import reencrypt
 from revisit_chassis.crypto import Keyring, UnknownKey, activate_key, add_key, retire_key
 from standalone.cluster import Cluster, ServiceDatabase
 
-PERSON = {
+PERSON: dict[str, Any] = {
     "name": {"given": "Анна"},
     "contacts": {"phone": "+79161234567", "email": None, "messengers": {}},
 }

@@ -27,7 +27,6 @@ from revisit_chassis.http import (
 )
 from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, invalid_cursor
 from revisit_chassis.problem import FieldError, Problem
-from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
 from revisit_events.http import BATCH, MAX_BODY_BYTES, STRUCTURED, RawRequest, raw_events
 from revisit_events.intake import Intake, Outcome
