@@ -38,7 +38,12 @@ async def test_rotation_leaves_everything_readable_and_the_old_key_unused(
     for number in range(5):
         await client.put(f"/v1/patients/P-{number}", json=PERSON)
     await client.delete("/v1/patients/P-4")
-    refused = {"specversion": "1.0", "id": "e", "source": "//mis", "type": "visit.completed.v1"}
+    refused: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": "e",
+        "source": "//mis",
+        "type": "visit.completed.v1",
+    }
     refused |= {"time": "2026-01-15T09:00:00Z", "data": {}}
     await client.post(
         "/v1/events", json=refused, headers={"Content-Type": "application/cloudevents+json"}

@@ -15,7 +15,6 @@ READS = frozenset(
         "messages:read",
         "tasks:read",
         "two-z:read",
-        "journeys:read",
         "surveys:read",
         "reviews:read",
         "complaints:read",
@@ -33,9 +32,7 @@ WRITES = frozenset(
         "tasks:write",
         "releases:write",
         "pauses:write",
-        "journeys:write",
         "surveys:write",
-        "reviews:write",
         "complaints:write",
         "targets:write",
         "rejected-events:write",
@@ -50,16 +47,14 @@ SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
         | {"tasks:write", "releases:write"},
         # Starts and completes visits.
         "doctor": READS | {"appointments:write", "releases:write"},
-        "quality": READS | {"reviews:write", "complaints:write", "surveys:write"},
+        "quality": READS | {"complaints:write", "surveys:write"},
         "manager": READS | WRITES,
         "admin": READS | WRITES | {"clinics:write"},
     }
 )
 """Scopes of each role inside one clinic."""
 
-PLATFORM_SCOPES = frozenset(
-    {"platform:clinics", "platform:tokens", "platform:clock", "clinics:read", "clinics:write"}
-)
+PLATFORM_SCOPES = frozenset({"platform:clinics", "platform:clock", "clinics:read", "clinics:write"})
 """Scopes of an admin of no clinic: registers clinics and issues tokens, reads no patient."""
 
 
