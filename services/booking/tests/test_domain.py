@@ -35,7 +35,6 @@ from booking.domain.visit import (
     Outcome,
     Referral,
     visit_of,
-    waiting_time,
 )
 
 MORNING = datetime(2026, 1, 12, 9, tzinfo=UTC)
@@ -192,9 +191,3 @@ def test_visit_when_referred_out_then_keeps_reason_and_urgency() -> None:
     visit = visit_of(UUID(int=3), inside(), findings(Outcome.REFERRED_OUT, referral), START)
     assert visit.referral == referral
     assert visit.arrived_at == START
-
-
-def test_waiting_time_when_times_contradict_each_other_then_unknown() -> None:
-    assert waiting_time(START, START - timedelta(seconds=1)) is None
-    assert waiting_time(None, START) is None
-    assert waiting_time(START, START + timedelta(minutes=9)) == timedelta(minutes=9)

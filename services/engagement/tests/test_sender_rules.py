@@ -17,7 +17,7 @@ from services.engagement.tests.sending import (
 )
 
 from engagement.messages.domain import Outcome, SendResult
-from revisit_chassis.crypto import Keyring, generate_keyring, rotate
+from revisit_chassis.crypto import Keyring, activate_key, add_key, generate_keyring
 
 MAIL, PHONE = "anna@example.org", "+79990000001"
 DAY = timedelta(days=1)
@@ -84,7 +84,7 @@ async def test_answer_that_cannot_be_stored_harms_no_other_message(clinic: Pract
 async def test_contact_under_a_key_that_came_later_is_read_after_the_ring(
     clinic: Practice, keyring: Path
 ) -> None:
-    rotate(keyring)
+    activate_key(keyring, add_key(keyring))
     anna = await clinic.patient()
     await clinic.sealed(
         anna, json.dumps({"email": MAIL}).encode(), at=NOON, keyring=Keyring.load(keyring)

@@ -171,6 +171,7 @@ class _Platform:
                 host="127.0.0.1",
                 port=self._port,
                 access_log=False,
+                log_config=None,
                 log_level="warning",
                 timeout_graceful_shutdown=10,
                 timeout_keep_alive=120,

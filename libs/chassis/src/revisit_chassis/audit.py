@@ -25,8 +25,8 @@ async def record_audit(
         connection: Of the transaction.
         clinic_id: Whose record it is.
         actor: `sub` of the token.
-        action: Such as `patient.erase`.
-        record: Such as `patient:<uuid>`; no personal data.
+        action: Such as `<noun>.erase`.
+        record: `<noun>:<uuid>`; no personal data.
         at: Business time.
         correlation_id: Of the request.
     """

@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import httpx
+import structlog
 
 FOLLOW_SECONDS = 0.1
+
+log = structlog.get_logger()
 
 
 class Clock(Protocol):
@@ -112,11 +115,18 @@ class FollowedClock(SimulatedClock):
         self._url = url
 
     async def run(self) -> None:
-        """Follows until it is cancelled; an unreachable clock stands still."""
+        """Follows until it is cancelled; a clock that cannot be reached or read stands still."""
+        is_followed = True
         async with httpx.AsyncClient(timeout=2) as client:
             while True:
-                with contextlib.suppress(httpx.HTTPError):
+                try:
                     await self.follow(client)
+                    is_followed = True
+                except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                    # Said once an outage: this loop turns ten times a second.
+                    if is_followed:
+                        log.warning("clock.not_followed", error=type(error).__name__)
+                    is_followed = False
                 await asyncio.sleep(FOLLOW_SECONDS)
 
     async def follow(self, client: httpx.AsyncClient) -> None:
@@ -124,6 +134,12 @@ class FollowedClock(SimulatedClock):
 
         Args:
             client: Asks with it.
+
+        Raises:
+            httpx.HTTPError: The clock cannot be reached.
+            ValueError: The answer is no JSON or no time.
+            KeyError: It holds no time.
+            TypeError: It is of another form, or the time has no offset.
         """
         answer = await client.get(self._url)
         answer.raise_for_status()

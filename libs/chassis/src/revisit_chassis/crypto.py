@@ -2,32 +2,51 @@
 
 A ciphertext begins with the id of its key, so that old texts stay readable after a rotation. The
 context (clinic and record) is authenticated: a ciphertext moved to another record does not open.
+
+A rotation is `add_key`, `activate_key`, encrypting anew (`revisit_chassis.reencrypt`), `retire_key`; the
+commands are `python -m revisit_chassis.keyring`.
 """
 
 import base64
 import json
 import secrets
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+REREAD_SECONDS = 1.0
 
 
 class UnreadableCiphertext(ValueError):
-    """The key is unknown, or the text was changed or belongs to another record."""
+    """The text was changed, belongs to another record, or is none of ours."""
 
 
-@dataclass(frozen=True, slots=True)
+class UnknownKey(LookupError):
+    """The key of this text is not in the ring, or not yet: the text is good, try again later."""
+
+
 class Keyring:
-    """Keys by id; the active one encrypts, all of them decrypt."""
+    """Keys by id; the active one encrypts, all of them decrypt.
 
-    active_id: str
-    keys: Mapping[str, AESGCM]
+    Args:
+        active_id: Encrypts.
+        keys: By id.
+        path: Where they were read; read again when a text names a key that is not known yet.
+    """
+
+    def __init__(
+        self, active_id: str, keys: Mapping[str, AESGCM], path: Path | None = None
+    ) -> None:
+        self.active_id = active_id
+        self.keys = keys
+        self._path = path
+        self._read_at = time.monotonic()
 
     @classmethod
     def load(cls, path: Path | str) -> "Keyring":
@@ -36,9 +55,8 @@ class Keyring:
         Args:
             path: File of `generate_keyring`.
         """
-        content = json.loads(Path(path).read_text())
-        keys = {name: AESGCM(base64.b64decode(key)) for name, key in content["keys"].items()}
-        return cls(content["active"], keys)
+        content = _read(Path(path))
+        return cls(content["active"], _keys_of(content), Path(path))
 
     def encrypt(self, plaintext: bytes, context: bytes) -> bytes:
         """Gives the ciphertext under the active key.
@@ -47,10 +65,9 @@ class Keyring:
             plaintext: What is to be kept.
             context: Where it is kept; needed again to decrypt.
         """
-        key_id = self.active_id.encode()
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = self.keys[self.active_id].encrypt(nonce, plaintext, context)
-        return bytes([len(key_id)]) + key_id + nonce + sealed
+        return self.active_prefix + nonce + sealed
 
     def decrypt(self, ciphertext: bytes, context: bytes) -> bytes:
         """Gives the plaintext.
@@ -61,17 +78,32 @@ class Keyring:
 
         Raises:
             UnreadableCiphertext: It does not open.
+            UnknownKey: Its key is not in the ring.
         """
         key_id = self.key_id_of(ciphertext)
-        start = 1 + len(key_id)
-        key = self.keys.get(key_id)
-        if key is None:
-            raise UnreadableCiphertext("the key of this text is not in the ring")
+        start = 1 + len(key_id.encode())
+        key = self._key(key_id)
         nonce = ciphertext[start : start + NONCE_BYTES]
         try:
             return key.decrypt(nonce, ciphertext[start + NONCE_BYTES :], context)
         except (InvalidTag, ValueError) as error:
             raise UnreadableCiphertext("the text was changed or is not of this record") from error
+
+    @property
+    def active_prefix(self) -> bytes:
+        """What every ciphertext under the active key begins with."""
+        return _prefix(self.active_id)
+
+    def _key(self, key_id: str) -> AESGCM:
+        if key_id not in self.keys and self._path is not None:
+            # Another process may use a key already that was added after this one started.
+            now = time.monotonic()
+            if now - self._read_at >= REREAD_SECONDS:
+                self._read_at = now
+                self.keys = _keys_of(_read(self._path))
+        if key_id not in self.keys:
+            raise UnknownKey
+        return self.keys[key_id]
 
     @staticmethod
     def key_id_of(ciphertext: bytes) -> str:
@@ -98,18 +130,78 @@ def generate_keyring(path: Path | str) -> None:
     _write(Path(path), {"active": key_id, "keys": {key_id: _new_key()}})
 
 
-def rotate(path: Path | str) -> str:
-    """Adds a fresh key and makes it the active one; gives its id. Older keys stay for reading.
+def add_key(path: Path | str) -> str:
+    """Adds a fresh key that is not used yet and gives its id: first every reader must know it.
 
     Args:
         path: File of `generate_keyring`.
     """
-    content = json.loads(Path(path).read_text())
+    content = _read(Path(path))
     key_id = _new_key_id()
     content["keys"][key_id] = _new_key()
-    content["active"] = key_id
     _write(Path(path), content)
     return key_id
+
+
+def activate_key(path: Path | str, key_id: str) -> None:
+    """Makes a key of the ring the one that encrypts; the others stay for reading.
+
+    Args:
+        path: File of `generate_keyring`.
+        key_id: Given by `add_key`.
+
+    Raises:
+        UnknownKey: There is no such key.
+    """
+    content = _read(Path(path))
+    if key_id not in content["keys"]:
+        raise UnknownKey
+    content["active"] = key_id
+    _write(Path(path), content)
+
+
+def retire_key(path: Path | str, key_id: str) -> None:
+    """Takes a key out of the ring; what is still encrypted under it is lost for ever.
+
+    Args:
+        path: File of `generate_keyring`.
+        key_id: Not the active one.
+
+    Raises:
+        UnknownKey: There is no such key.
+        ValueError: It is the active one.
+    """
+    content = _read(Path(path))
+    if key_id not in content["keys"]:
+        raise UnknownKey
+    if key_id == content["active"]:
+        raise ValueError("the active key cannot be retired: activate another one first")
+    del content["keys"][key_id]
+    _write(Path(path), content)
+
+
+def key_ids(path: Path | str) -> tuple[str, tuple[str, ...]]:
+    """Gives the id of the active key, and the ids of all.
+
+    Args:
+        path: File of `generate_keyring`.
+    """
+    content = _read(Path(path))
+    return content["active"], tuple(content["keys"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _keys_of(content: Mapping[str, Any]) -> dict[str, AESGCM]:
+    return {name: AESGCM(base64.b64decode(key)) for name, key in content["keys"].items()}
+
+
+def _prefix(key_id: str) -> bytes:
+    encoded = key_id.encode()
+    return bytes([len(encoded)]) + encoded
 
 
 def _new_key_id() -> str:

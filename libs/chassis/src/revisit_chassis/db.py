@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from revisit_chassis.crypto import UnknownKey
+
 NAMING_CONVENTION = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
     "uq": "%(table_name)s_%(column_0_N_name)s_key",
@@ -195,7 +197,7 @@ async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) ->
 
 
 def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (one return a kind)
-    """Tells whether an error says that the database was out of reach or busy.
+    """Tells whether an error says that the database was out of reach or busy, or a key not there yet.
 
     Such an error is worth a retry; any other one would come again.
 
@@ -204,7 +206,8 @@ def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (on
     """
     if isinstance(error, OSError):
         return not isinstance(error, _FILE_ERRORS)
-    if isinstance(error, PoolTimeoutError):
+    if isinstance(error, PoolTimeoutError | UnknownKey):
+        # A key that another process uses already reaches this one's ring a little later.
         return True
     if isinstance(error, asyncpg.InterfaceError):
         # "Invalid input for query argument" is an interface error too, and would come again for ever.

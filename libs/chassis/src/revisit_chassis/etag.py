@@ -18,20 +18,20 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def check_if_match(if_match: str | None, version: int) -> None:
+def check_if_match(if_match: str | None, version: int | None) -> None:
     """Refuses an edit of a version that is no longer the present one.
 
     Args:
         if_match: Value of the header; none lets everything through.
-        version: The present one.
+        version: The present one; None when there is no such thing, which nothing matches, not even `*`.
 
     Raises:
         Problem: 412.
     """
-    if if_match is None or if_match.strip() == "*":
+    if if_match is None:
         return
     tags = {tag.strip().removeprefix("W/") for tag in if_match.split(",")}
-    if etag(version) not in tags:
+    if version is None or not tags & {"*", etag(version)}:
         raise Problem(
             412, "changed-meanwhile", "It was changed by somebody else; read it again first."
         )

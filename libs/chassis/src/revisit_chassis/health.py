@@ -30,12 +30,13 @@ def database_check(database: Database) -> Check:
     """Gives a check that a database answers.
 
     Args:
-        database: Asked with one statement.
+        database: Asked with one statement; opening a transaction alone sends none.
     """
 
     async def check() -> str | None:
-        async with database.connect():
-            return None
+        async with database.single() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+        return None
 
     return check
 
@@ -94,7 +95,9 @@ async def serve_health(
     """
     app = Starlette(routes=health_routes(checks))
     server = QuietServer(
-        uvicorn.Config(app, host=host, port=port, log_level="error", access_log=False)
+        uvicorn.Config(
+            app, host=host, port=port, log_config=None, log_level="error", access_log=False
+        )
     )
     serving = asyncio.create_task(server.serve())
     await stop.wait()

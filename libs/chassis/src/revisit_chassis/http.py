@@ -16,6 +16,7 @@ import structlog
 from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette._utils import get_route_path
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,16 +24,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database
 from revisit_chassis.health import Check, health_routes
+from revisit_chassis.identifiers import routable
 from revisit_chassis.metrics import REQUEST_SECONDS, REQUESTS
 from revisit_chassis.problem import (
+    RETRY_AFTER_SECONDS,
+    TOO_LARGE,
     DomainError,
     Problem,
     add_problem_handlers,
+    fault_problem,
+    http_problem,
     problem_response,
 )
-from revisit_chassis.tokens import InvalidToken, Principal, Verifier
+from revisit_chassis.tokens import DenylistNotRead, InvalidToken, Principal, Verifier
 
 CORRELATION_ID = re.compile(r"[\w.:-]{1,64}")
+MAX_BODY_BYTES = 4 * 1024 * 1024
+QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 log = structlog.get_logger()
 
@@ -69,6 +77,7 @@ def create_service_app(
     lifespan: Lifespan | None = None,
     problems: Mapping[type[DomainError], tuple[int, str]] | None = None,
     description: str = "",
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> ServiceApp:
     """Gives an app with health, metrics, problems and the request middleware.
 
@@ -79,6 +88,7 @@ def create_service_app(
         lifespan: Opens and closes what the service needs and sets `app.state.chassis`.
         problems: HTTP status and title of each domain error.
         description: Of the OpenAPI document.
+        max_body_bytes: A longer body is answered with 413, whether or not its length was declared.
     """
     app = ServiceApp(
         title=title,
@@ -93,7 +103,12 @@ def create_service_app(
     add_problem_handlers(app, problems or {})
     checks = _StateChecks(app)
     app.router.routes.extend(health_routes(checks))
-    app.add_middleware(RequestMiddleware, service=service or title.lower(), direct=app.direct)
+    app.add_middleware(
+        RequestMiddleware,
+        service=service or title.lower(),
+        direct=app.direct,
+        max_body_bytes=max_body_bytes,
+    )
     _describe_problems(app)
     return app
 
@@ -119,12 +134,15 @@ class _StateChecks(Mapping[str, Check]):
 
 
 class RequestMiddleware:
-    """Correlation id, one log line, two metrics.
+    """Correlation id, one log line, two metrics, the longest body, and problems for what nobody expected.
+
+    Of apps mounted in one another the innermost one writes the line and counts.
 
     Args:
         app: The app inside.
         service: Label.
         direct: Endpoints that are called from here.
+        max_body_bytes: Longest body.
     """
 
     def __init__(
@@ -132,32 +150,40 @@ class RequestMiddleware:
         app: ASGIApp,
         service: str,
         direct: Mapping[tuple[str, str], DirectEndpoint],
+        max_body_bytes: int,
     ) -> None:
         self._app = app
         self._service = service
         self._direct = direct
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        correlation_id = _correlation_id(scope)
-        scope["correlation_id"] = correlation_id
+        is_outermost = "correlation_id" not in scope
+        if is_outermost:
+            scope["correlation_id"] = _correlation_id(scope)
+            raw_path = scope.get("raw_path") or b""
+            if b"%2f" in raw_path.lower():
+                scope["path"] = routable(raw_path)
+        correlation_id: str = scope["correlation_id"]
         started = time.perf_counter()
-        status = 500
+        status: int | None = None
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", [])
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-correlation-id", correlation_id.encode()),
-                ]
+                if is_outermost:
+                    message["headers"] = [
+                        *message.get("headers", ()),
+                        (b"x-correlation-id", correlation_id.encode()),
+                    ]
             await send(message)
 
+        limited = _limited(receive, scope, self._max_body_bytes)
         with structlog.contextvars.bound_contextvars(
             service=self._service, correlation_id=correlation_id
         ):
@@ -165,20 +191,30 @@ class RequestMiddleware:
                 path = get_route_path(scope)
                 if endpoint := self._direct.get((scope["method"], path)):
                     scope["direct_path"] = path
-                    await _answer(endpoint, Request(scope, receive, send_on), send_on)
+                    await _answer(endpoint, Request(scope, limited, send_on), send_on)
                 else:
-                    await self._app(scope, receive, send_on)
+                    await self._app(scope, limited, send_on)
+            except Exception as error:
+                # Starlette's own place for unexpected errors is outside of every middleware.
+                if status is not None:
+                    raise
+                answer = problem_response(fault_problem(error), Request(scope))
+                await answer(scope, receive, send_on)
             finally:
-                seconds = time.perf_counter() - started
-                self._note(scope, status, seconds)
+                self._note(scope, status or 500, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        path = scope.get("direct_path") or getattr(route, "path", "unmatched")
+        if scope.get("is_noted"):
+            return
+        scope["is_noted"] = True
+        asked = get_route_path(scope)
+        is_quiet = asked in QUIET_PATHS
+        path = scope.get("direct_path") or getattr(scope.get("route"), "path", "unmatched")
+        path = asked if is_quiet else path
         method = scope["method"]
         REQUESTS.labels(self._service, method, path, str(status)).inc()
         REQUEST_SECONDS.labels(self._service, path).observe(seconds)
-        if path not in {"/health/live", "/health/ready", "/metrics"}:
+        if not is_quiet:
             log.info(
                 "request.done",
                 method=method,
@@ -193,7 +229,32 @@ async def _answer(endpoint: DirectEndpoint, request: Request, send: Send) -> Non
         response = await endpoint(request)
     except Problem as problem:
         response = problem_response(problem, request)
+    except HTTPException as error:
+        response = problem_response(http_problem(error), request)
     await response(request.scope, request.receive, send)
+
+
+def _limited(receive: Receive, scope: Scope, max_bytes: int) -> Receive:
+    """Gives `receive` for a body of limited length, counted as it comes: none need declare it."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    seen_bytes = 0
+
+    async def receive_some() -> Message:
+        nonlocal seen_bytes
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise _too_large(max_bytes)
+        message = await receive()
+        seen_bytes += len(message.get("body", b""))
+        if seen_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        return message
+
+    return receive_some
+
+
+def _too_large(max_bytes: int) -> HTTPException:
+    # FastAPI lets only this kind of error out of its reading of a body.
+    return HTTPException(TOO_LARGE, f"A request may hold at most {max_bytes} bytes.")
 
 
 def _correlation_id(scope: Scope) -> str:
@@ -234,6 +295,13 @@ def principal_of(request: Request) -> Principal:
         )
     try:
         principal = chassis_state(request).verifier.verify(token.strip())
+    except DenylistNotRead as error:
+        raise Problem(
+            503,
+            "not-ready",
+            "Revoked tokens are not known yet; nothing was changed.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        ) from error
     except InvalidToken as error:
         raise Problem(
             401,

@@ -1,9 +1,38 @@
-"""Ids from a clinic's own identifiers."""
+"""Ids from a clinic's own identifiers, and how one with a slash stands in a path."""
 
 from functools import lru_cache
+from urllib.parse import unquote
 from uuid import UUID, uuid5
 
 LONGEST_IDENTIFIER = 64
+SLASH = "\ue02f"
+"""Stands for a slash inside a segment of a path (%2F), so that routing does not take it for two; a
+private-use character, which no identifier holds."""
+
+
+def plain(segment: str) -> str:
+    """Gives the identifier that a segment of a path means.
+
+    Args:
+        segment: As routing gives it.
+
+    >>> plain("12" + SLASH + "5")
+    '12/5'
+    """
+    return segment.replace(SLASH, "/")
+
+
+def routable(raw_path: bytes) -> str:
+    """Gives the path to route by: decoded segment by segment, so that %2F stays inside its own.
+
+    Args:
+        raw_path: As it came, percent-encoded.
+
+    >>> plain(routable(b"/v1/things/12%2F5").split("/")[3])
+    '12/5'
+    """
+    segments = raw_path.decode("latin-1").split("/")
+    return "/".join(unquote(segment).replace("/", SLASH) for segment in segments)
 
 
 @lru_cache(maxsize=65_536)
@@ -12,15 +41,16 @@ def canonical_id(clinic_id: UUID, noun: str, value: str) -> UUID:
 
     Args:
         clinic_id: Whose identifier it is.
-        noun: `patient`, `appointment`, `visit`, ...
+        noun: Kind of thing; two kinds may use the same identifier.
         value: A UUID in canonical form, or 1 to 64 characters.
 
     Raises:
         ValueError: The identifier is empty or too long.
 
-    >>> canonical_id(UUID(int=1), "patient", "00000000-0000-0000-0000-00000000002a").int
+    >>> canonical_id(UUID(int=1), "thing", "00000000-0000-0000-0000-00000000002a").int
     42
     """
+    value = plain(value)
     if is_uuid(value):
         return UUID(value)
     if not 1 <= len(value) <= LONGEST_IDENTIFIER:

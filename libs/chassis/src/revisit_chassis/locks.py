@@ -14,7 +14,7 @@ def lock_number(name: str) -> int:
     """Gives the number under which PostgreSQL knows a lock.
 
     Args:
-        name: Such as `booking.relay.0`.
+        name: Such as `<service>.relay.0`.
     """
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)
 
@@ -23,25 +23,36 @@ def lock_number(name: str) -> int:
 async def advisory_lock(database: Database, name: str) -> AsyncIterator[AsyncConnection]:
     """Waits for a lock and holds it as long as its connection lives.
 
-    The connection is given, so that the holder can notice its loss: with it the lock is gone.
+    The connection is given, so that the holder can notice its loss (`is_lost`): with it the lock is gone.
+    It is one of its own, outside the pool, and closed at the end whatever happens, a cancelled wait
+    included: so the lock needs no release, and no pooled connection ever carries it.
 
     Args:
-        database: One of its connections is kept for the lock.
+        database: Opens the connection.
         name: Of the lock, within the database.
     """
-    async with database.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        # The wait may last as long as the holder lives, longer than any statement should.
-        raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
+    async with database.alone() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
         if driver is None:
-            raise ConnectionError("the pool gave no connection")
+            raise ConnectionError("there is no connection to hold the lock")
+        # The wait may last as long as the holder lives, longer than any statement should.
         await driver.execute(f"SELECT pg_advisory_lock({lock_number(name)})", timeout=1e9)
-        try:
-            yield connection
-        finally:
-            if not connection.closed and not connection.invalidated:
-                await driver.execute(f"SELECT pg_advisory_unlock({lock_number(name)})")
+        yield connection
+
+
+async def is_lost(connection: AsyncConnection) -> bool:
+    """Tells whether the connection that holds a lock is gone, and the lock with it.
+
+    SQLAlchemy learns of a loss only from a failing statement, and none runs on this connection; the
+    driver knows as soon as the server or the network closes it.
+
+    Args:
+        connection: Given by `advisory_lock`.
+    """
+    if connection.closed or connection.invalidated:
+        return True
+    driver = (await connection.get_raw_connection()).driver_connection
+    return driver is None or driver.is_closed()
 
 
 async def lead(
@@ -67,7 +78,6 @@ async def lead(
             stopped.cancel()
             if not waiting.done():
                 waiting.cancel()
-        if stop.is_set() and not (waiting.done() and not waiting.cancelled()):
-            await asyncio.gather(waiting, return_exceptions=True)
-            return
-        await work(await waiting)
+            await asyncio.gather(waiting, stopped, return_exceptions=True)
+        if not waiting.cancelled():
+            await work(waiting.result())

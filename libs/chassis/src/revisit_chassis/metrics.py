@@ -4,7 +4,6 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
     Counter,
-    Gauge,
     Histogram,
     generate_latest,
 )
@@ -18,7 +17,7 @@ REQUEST_SECONDS = Histogram(
     ("service", "route"),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
-READY = Gauge("ready", "1 when the process is ready.", ("service", "process"))
+SCHEDULE_FAULTS = Counter("schedule_faults", "Runs of due work that failed.", ("work",))
 
 
 def metrics_page(_: Request) -> Response:

@@ -26,7 +26,7 @@ def upgrade(package: str, owner_url: str, roles: Roles) -> None:
     """Brings a database to the newest revision; does nothing when it is there.
 
     Args:
-        package: The service, such as `booking`.
+        package: The service.
         owner_url: Address for the user who owns the tables.
         roles: The service's users, to whom the tables are granted.
     """

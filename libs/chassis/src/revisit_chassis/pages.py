@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from revisit_chassis.problem import FieldError, Problem
 
@@ -50,13 +50,32 @@ def decode_cursor(cursor: str, parts: int) -> list[Any]:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = json.loads(base64.urlsafe_b64decode(padded.encode()))
     except (binascii.Error, ValueError) as error:
-        raise _bad_cursor() from error
+        raise invalid_cursor() from error
     if not isinstance(position, list) or len(position) != parts:
-        raise _bad_cursor()
+        raise invalid_cursor()
     return position
 
 
-def _bad_cursor() -> Problem:
+def position_of(cursor: str, parts: int, shape: TypeAdapter[T]) -> T:
+    """Gives the position of a cursor in the types of a list's sort columns.
+
+    Args:
+        cursor: Text of `encode_cursor`.
+        parts: How many values it must have.
+        shape: Of the values: of a tuple, or of the value itself where there is one.
+
+    Raises:
+        Problem: 422, it is no cursor of this list.
+    """
+    values = decode_cursor(cursor, parts)
+    try:
+        return shape.validate_python(tuple(values) if parts > 1 else values[0])
+    except ValidationError as error:
+        raise invalid_cursor() from error
+
+
+def invalid_cursor() -> Problem:
+    """Gives the problem of a cursor that its list did not give."""
     return Problem(
         422,
         "invalid-cursor",

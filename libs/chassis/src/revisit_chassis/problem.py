@@ -15,6 +15,7 @@ from revisit_chassis.db import is_infrastructure_fault
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+TOO_LARGE = 413
 
 TITLES = {
     400: "The request cannot be read",
@@ -150,7 +151,7 @@ def pointer_of(location: Sequence[str | int]) -> str:
 def add_problem_handlers(
     app: FastAPI, problems: Mapping[type[DomainError], tuple[int, str]]
 ) -> None:
-    """Makes every error of an app a problem.
+    """Makes every error that a route expects a problem; `RequestMiddleware` does the unexpected ones.
 
     Args:
         app: Whose handlers are replaced.
@@ -163,15 +164,15 @@ def add_problem_handlers(
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
+        if any(fault["type"] == "json_invalid" for fault in error.errors()):
+            return problem_response(
+                Problem(400, "malformed-body", "The body is no valid JSON."), request
+            )
         return problem_response(validation_problem(error.errors()), request)
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        slugs = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 400: "unreadable"}
-        slug = slugs.get(error.status_code, "http-error")
-        return problem_response(
-            Problem(error.status_code, slug, headers=error.headers or {}), request
-        )
+        return problem_response(http_problem(error), request)
 
     async def on_domain(request: Request, error: Exception) -> Response:
         assert isinstance(error, DomainError)  # noqa: S101
@@ -181,28 +182,41 @@ def add_problem_handlers(
         )
         return problem_response(Problem(status, error.slug, str(error), title=title), request)
 
-    async def on_fault(request: Request, error: Exception) -> Response:
-        return problem_response(fault_problem(error), request)
-
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(DomainError, on_domain)
-    app.add_exception_handler(Exception, on_fault)
+
+
+def http_problem(error: HTTPException) -> Problem:
+    """Gives the problem of an error of the framework's own.
+
+    Args:
+        error: What was raised.
+    """
+    slugs = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 400: "unreadable"}
+    # Frameworks put parts of a request into their details; of 413 there is only our own.
+    detail = str(error.detail) if error.status_code == TOO_LARGE else ""
+    return Problem(
+        error.status_code,
+        slugs.get(error.status_code, "http-error"),
+        detail,
+        headers=error.headers or {},
+    )
 
 
 def fault_problem(error: Exception) -> Problem:
     """Gives the problem of an unexpected error: 503 when the database is away, else 500.
 
     Args:
-        error: What was raised; its text is logged nowhere, it may hold parameters of a statement.
+        error: What was raised; only its type and frames are logged, its text may hold anybody's data.
     """
     if is_infrastructure_fault(error):
         log.warning("request.not_ready", error=type(error).__name__)
         return Problem(
             503,
             "not-ready",
-            "The database cannot be reached; nothing was changed.",
+            "What this needs cannot be reached at the moment; nothing was changed.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     log.error("request.failed", error=type(error).__name__, exc_info=error)

@@ -39,6 +39,8 @@ def serve_api(app: FastAPI, host: str, port: int) -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        # uvicorn's own set-up would print errors past ours, unredacted.
+        log_config=None,
         log_level="warning",
         timeout_graceful_shutdown=20,
         server_header=False,

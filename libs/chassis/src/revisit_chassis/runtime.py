@@ -53,16 +53,19 @@ async def api_state(
     database = Database(
         settings.address("app"), pool_size=pool_size, application_name=f"{service}-api"
     )
-    verifier = Verifier(settings.jwks, Denylist())
+    denylist = Denylist(is_read=False)
+    verifier = Verifier(settings.jwks, denylist)
     async with running_clock(settings, clock) as business_clock:
-        denying = asyncio.create_task(verifier.denylist.run(database))
+        # Before the first request. If it fails, no token is trusted until a later read succeeds.
+        await denylist.try_refresh(database)
+        denying = asyncio.create_task(denylist.run(database))
         try:
             yield ChassisState(
                 service,
                 database,
                 verifier,
                 business_clock,
-                {"database": database_check(database)},
+                {"database": database_check(database), "denylist": denylist.check},
             )
         finally:
             denying.cancel()

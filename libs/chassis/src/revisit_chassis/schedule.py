@@ -1,21 +1,23 @@
 """Work that is due at moments of business time, done by one leader among the workers."""
 
 import asyncio
-import contextlib
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.backoff import pause
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
-from revisit_chassis.locks import lead
+from revisit_chassis.health import Check
+from revisit_chassis.locks import is_lost, lead
+from revisit_chassis.metrics import SCHEDULE_FAULTS
 
-LONGEST_PAUSE_SECONDS = 10.0
+FAULTS_UNTIL_RED = 3
+"""One fault may be a deadlock or a restart of the database; this many in a row are not."""
 
 log = structlog.get_logger()
 
@@ -42,6 +44,24 @@ class Activity:
     """Runs under way."""
     done: int = 0
     """Pieces of work done so far."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """Faults in a row, by kind of work; none since its last success."""
+
+
+def schedule_check(activity: Activity) -> Check:
+    """Gives a check that no kind of work fails again and again.
+
+    Args:
+        activity: Of the schedule.
+    """
+
+    async def check() -> str | None:
+        failing = sorted(
+            name for name, faults in activity.faults.items() if faults >= FAULTS_UNTIL_RED
+        )
+        return f"failing: {', '.join(failing)}" if failing else None
+
+    return check
 
 
 async def run_schedule(
@@ -76,20 +96,20 @@ async def _run(
     stop: asyncio.Event,
     activity: Activity,
 ) -> None:
-    failures = 0
     while not stop.is_set():
         try:
             await _lead(kind, clock, database, poll_seconds, stop, activity)
-        except Exception as error:  # noqa: BLE001
-            failures += 1
+        except Exception as error:  # noqa: BLE001  (whatever it is, the work is tried again)
+            failures = activity.faults[kind.name] = activity.faults.get(kind.name, 0) + 1
+            SCHEDULE_FAULTS.labels(kind.name).inc()
             log.warning(
                 "schedule.failed",
                 work=kind.name,
+                attempt=failures,
                 error=type(error).__name__,
                 infrastructure=is_infrastructure_fault(error),
             )
-            pause = min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
-            await _wait(stop, pause)
+            await pause(failures, stop)
 
 
 async def _lead(
@@ -102,22 +122,17 @@ async def _lead(
 ) -> None:
     async def work(connection: AsyncConnection) -> None:
         while not stop.is_set():
+            # Without the lock a standby leads; two leaders would do the same work at the same time.
+            if await is_lost(connection):
+                raise ConnectionError("the lock's connection is gone")
             activity.running += 1
             try:
                 done = await kind.run_due(clock)
             finally:
                 activity.running -= 1
             activity.done += done
-            if done:
-                continue
-            if connection.invalidated:
-                raise ConnectionError("the lock's connection is gone")
-            await clock.changed(poll_seconds)
+            activity.faults.pop(kind.name, None)
+            if not done:
+                await clock.changed(poll_seconds)
 
     await lead(database, f"schedule.{kind.name}", work, stop)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

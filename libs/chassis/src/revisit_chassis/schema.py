@@ -17,7 +17,7 @@ idempotency_key = sa.Table(
     sa.Column("body_digest", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.SmallInteger, comment="of the stored answer; null while in flight"),
     sa.Column("headers", pg.JSONB),
-    sa.Column("answer", sa.LargeBinary),
+    sa.Column("answer", sa.LargeBinary, comment="encrypted where the service has keys"),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     comment="Answers to requests with an Idempotency-Key, given again to a repeat.",
 )

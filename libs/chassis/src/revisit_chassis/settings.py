@@ -11,7 +11,7 @@ def settings_config(prefix: str) -> SettingsConfigDict:
     """Gives the configuration of a service's settings class.
 
     Args:
-        prefix: Of its variables, without the underscore: `BOOKING`.
+        prefix: Of its variables, in capitals, without the underscore.
     """
     return SettingsConfigDict(
         env_prefix=f"{prefix}_", frozen=True, extra="forbid", populate_by_name=True
@@ -37,7 +37,7 @@ class ServiceSettings(BaseSettings):
     owner_database_url: SecretStr | None = None
     """The same for the owner; `migrate` only."""
     public_url: str = ""
-    """Address under which patients reach the service's pages."""
+    """Address under which the service's pages are reached from outside."""
     host: str = "127.0.0.1"
     port: int = 0
     worker_port: int = 0
@@ -59,7 +59,6 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         "json", validation_alias=shared("REVISIT_LOG_FORMAT")
     )
-    tracing: bool = Field(False, validation_alias=shared("REVISIT_TRACING"))  # noqa: FBT003
 
     @model_validator(mode="after")
     def _refuse_unknown_variables(self) -> Self:

@@ -69,24 +69,49 @@ def protect(
         )
 
 
-def link_lookup(op: Operations, table: str, roles: Roles) -> None:
-    """Makes `clinic_of_link(hash)`: the clinic of a public link, before any clinic is known.
+def owner_lookup(op: Operations, table: str, roles: Roles, *, function: str, column: str) -> None:
+    """Makes a function that gives the clinic of a secret's hash, before any clinic is known.
 
     The function runs as the owner, who gets a policy of his own on this one table; it gives a clinic's
-    id for a hash that only the holder of the link can compute, and nothing else.
+    id for a hash that only the holder of the secret can compute, and nothing else.
 
     Args:
         op: Of the migration.
-        table: Has `clinic_id` and `token_hash`.
+        table: Has `clinic_id` and the hash.
         roles: The service's users.
+        function: Its name; takes the hash as a text.
+        column: Holds the hash.
     """
     op.execute(f'CREATE POLICY {table}_lookup ON "{table}" FOR SELECT TO CURRENT_USER USING (true)')
     op.execute(
         f"""
-        CREATE FUNCTION clinic_of_link(hash text) RETURNS uuid
+        CREATE FUNCTION {function}(hash text) RETURNS uuid
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
-        AS $$ SELECT clinic_id FROM "{table}" WHERE token_hash = hash $$
+        AS $$ SELECT clinic_id FROM "{table}" WHERE {column} = hash $$
         """  # noqa: S608
     )
-    op.execute("REVOKE ALL ON FUNCTION clinic_of_link(text) FROM PUBLIC")
-    op.execute(f'GRANT EXECUTE ON FUNCTION clinic_of_link(text) TO "{roles.app}"')
+    op.execute(f"REVOKE ALL ON FUNCTION {function}(text) FROM PUBLIC")
+    op.execute(f'GRANT EXECUTE ON FUNCTION {function}(text) TO "{roles.app}"')
+
+
+def list_clinics(op: Operations, table: str, roles: Roles) -> None:
+    """Makes `clinics_of_<table>()`: the ids of the clinics that have rows there, for the worker.
+
+    What must visit every clinic (`revisit_chassis.reencrypt`) learns from it which there are, and names
+    each before it sees a row.
+
+    Args:
+        op: Of the migration.
+        table: Has `clinic_id`.
+        roles: The service's users.
+    """
+    op.execute(f'CREATE POLICY {table}_list ON "{table}" FOR SELECT TO CURRENT_USER USING (true)')
+    op.execute(
+        f"""
+        CREATE FUNCTION clinics_of_{table}() RETURNS SETOF uuid
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+        AS $$ SELECT DISTINCT clinic_id FROM "{table}" $$
+        """  # noqa: S608
+    )
+    op.execute(f"REVOKE ALL ON FUNCTION clinics_of_{table}() FROM PUBLIC")
+    op.execute(f'GRANT EXECUTE ON FUNCTION clinics_of_{table}() TO "{roles.worker}"')

@@ -18,14 +18,21 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
-from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.db import Database
 from revisit_chassis.schema import revoked_token
 
 ALGORITHM = "EdDSA"
 CACHED_TOKENS = 10_000
 REFRESH_SECONDS = 1.0
+JWKS_REREAD_SECONDS = 10.0
+"""A token of an unknown key makes the keys be read again, at most this often."""
+JWKS_TIMEOUT_SECONDS = 2.0
 
 log = structlog.get_logger()
+
+
+class DenylistNotRead(Exception):
+    """Which tokens were revoked is not known yet, so none can be trusted."""
 
 
 class InvalidToken(ValueError):
@@ -88,10 +95,15 @@ class Signer:
 
 
 class Denylist:
-    """Ids of revoked tokens, kept in memory and read again each second."""
+    """Ids of revoked tokens, kept in memory and read again each second.
 
-    def __init__(self) -> None:
+    Args:
+        is_read: False where no token is to be trusted before the first read.
+    """
+
+    def __init__(self, *, is_read: bool = True) -> None:
         self._revoked: frozenset[str] = frozenset()
+        self.is_read = is_read
 
     def __contains__(self, jti: str) -> bool:
         return jti in self._revoked
@@ -103,8 +115,16 @@ class Denylist:
             database: Of the service.
         """
         async with database.connect() as connection:
-            rows = await connection.execute(select(revoked_token.c.jti))
+            rows = await connection.execute(
+                # Tokens live in real time; an expired one is refused without the list.
+                select(revoked_token.c.jti).where(revoked_token.c.expires_at > datetime.now(UTC))
+            )
             self._revoked = frozenset(rows.scalars())
+        self.is_read = True
+
+    async def check(self) -> str | None:
+        """Gives what is wrong for readiness: the list was never read."""
+        return None if self.is_read else "not read yet"
 
     async def run(self, database: Database) -> None:
         """Reads the list each second until cancelled; keeps the last one while it cannot.
@@ -113,13 +133,19 @@ class Denylist:
             database: Of the service.
         """
         while True:
-            try:
-                await self.refresh(database)
-            except Exception as error:
-                if not is_infrastructure_fault(error):
-                    raise
-                log.warning("denylist.not_read", error=type(error).__name__)
+            await self.try_refresh(database)
             await asyncio.sleep(REFRESH_SECONDS)
+
+    async def try_refresh(self, database: Database) -> None:
+        """Reads the list; an error is logged and the last list stays.
+
+        Args:
+            database: Of the service.
+        """
+        try:
+            await self.refresh(database)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the next read may succeed)
+            log.warning("denylist.not_read", error=type(error).__name__)
 
 
 class Verifier:
@@ -131,7 +157,9 @@ class Verifier:
     """
 
     def __init__(self, jwks: str, denylist: Denylist | None = None) -> None:
+        self._jwks = jwks
         self._keys = _public_keys(jwks)
+        self._keys_read_at = time.monotonic()
         self.denylist = denylist or Denylist()
         self._verified: dict[str, tuple[float, Principal]] = {}
 
@@ -143,7 +171,10 @@ class Verifier:
 
         Raises:
             InvalidToken: It is not to be trusted; the text says why.
+            DenylistNotRead: It is too early to say.
         """
+        if not self.denylist.is_read:
+            raise DenylistNotRead
         known = self._verified.get(token)
         if known is None:
             principal = self._decode(token)
@@ -162,9 +193,7 @@ class Verifier:
     def _decode(self, token: str) -> Principal:
         try:
             kid = jwt.get_unverified_header(token).get("kid", "")
-            key = self._keys.get(kid)
-            if key is None:
-                raise InvalidToken("the token was signed by an unknown key")
+            key = self._key(str(kid))
             claims = jwt.decode(
                 token,
                 key,
@@ -186,6 +215,19 @@ class Verifier:
             if isinstance(error, InvalidToken):
                 raise
             raise InvalidToken("the token is malformed or its signature is wrong") from error
+
+    def _key(self, kid: str) -> jwt.PyJWK:
+        if kid not in self._keys:
+            now = time.monotonic()
+            if now - self._keys_read_at >= JWKS_REREAD_SECONDS:
+                self._keys_read_at = now
+                try:
+                    self._keys = _public_keys(self._jwks)
+                except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+                    log.warning("jwks.not_read", error=type(error).__name__)
+        if kid not in self._keys:
+            raise InvalidToken("the token was signed by an unknown key")
+        return self._keys[kid]
 
 
 def generate_signing_key(path: Path | str) -> None:
@@ -224,7 +266,7 @@ def _private_key(path: Path | str) -> Ed25519PrivateKey:
 
 def _public_keys(jwks: str) -> Mapping[str, jwt.PyJWK]:
     if jwks.startswith(("http://", "https://")):
-        content = httpx.get(jwks, timeout=10).raise_for_status().json()
+        content = httpx.get(jwks, timeout=JWKS_TIMEOUT_SECONDS).raise_for_status().json()
     else:
         content = json.loads(Path(jwks).read_text())
     return {key["kid"]: jwt.PyJWK(key) for key in content["keys"]}

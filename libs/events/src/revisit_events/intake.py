@@ -5,10 +5,11 @@
 """
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +78,7 @@ class Intake:
         keyring: Encrypts refused events.
         clock: Business time.
         remember: Keeps the clinic's own identifiers, where the service shows them.
+        scopes: Types that need a scope of their own, beside the intake's.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Intake:
         keyring: Keyring,
         clock: Clock,
         remember: Remember | None = None,
+        scopes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.database = database
         self.keyring = keyring
         self.clock = clock
         self.accepted: Accepted = {contract.TYPE: contract for contract in contracts}
+        self._scopes = scopes
         self._service = service
         self._apply = apply
         self._remember = remember
@@ -103,14 +107,24 @@ class Intake:
             is_shared=is_infrastructure_fault,
         )
 
-    async def take(self, request: RawRequest, clinic_id: UUID) -> Outcome:
+    async def take(
+        self, request: RawRequest, clinic_id: UUID, held: Collection[str] = ()
+    ) -> Outcome:
         """Takes a request's events.
 
         Args:
             request: The raw events.
             clinic_id: The caller's clinic.
+            held: The caller's scopes.
         """
-        return await self.submit(receive(request, clinic_id, self.accepted))
+        accepted = self.accepted
+        if self._scopes:
+            accepted = {
+                name: contract
+                for name, contract in accepted.items()
+                if name not in self._scopes or self._scopes[name] in held
+            }
+        return await self.submit(receive(request, clinic_id, accepted))
 
     async def submit(self, reception: Reception) -> Outcome:
         """Stores checked events and gives what became of each, after the commit.

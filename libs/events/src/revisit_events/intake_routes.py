@@ -6,7 +6,7 @@ documentation only.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,15 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.routing import request_response
 
-from revisit_chassis.http import ClinicConnection, ClinicId, ServiceApp, clinic_of, require
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
+from revisit_chassis.http import (
+    ClinicConnection,
+    ClinicId,
+    ServiceApp,
+    clinic_of,
+    principal_of,
+    require,
+)
+from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, invalid_cursor
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
 from revisit_events.http import BATCH, MAX_BODY_BYTES, STRUCTURED, RawRequest, raw_events
@@ -84,10 +91,11 @@ async def post_events(request: Request) -> Response:
     Ids of patients, appointments, visits, practitioners and reviews may be the clinic's own. One
     bad event never blocks the others of its batch.
     """
-    clinic_id = clinic_of(_may_write(request))
+    principal = _may_write(request)
+    clinic_id = clinic_of(principal)
     try:
         raw = raw_events(await _body(request), request.headers)
-        outcome = await _intake(request).take(raw, clinic_id)
+        outcome = await _intake(request).take(raw, clinic_id, principal.scopes)
         return _answer(raw, outcome)
     except RefusedError as fault:
         raise _problem(fault.refusal) from None
@@ -176,17 +184,21 @@ def _rejected_routes() -> APIRouter:
         rejected_event_id: UUID, request: Request, clinic_id: ClinicId
     ) -> Taken:
         """Tries a refused event again, as it came, after what refused it was mended."""
-        return await _replay(_intake(request), clinic_id, rejected_event_id)
+        scopes = principal_of(request).scopes
+        return await _replay(_intake(request), clinic_id, rejected_event_id, scopes)
 
     return router
 
 
-async def _replay(intake: Intake, clinic_id: UUID, rejected_event_id: UUID) -> Taken:
+async def _replay(
+    intake: Intake, clinic_id: UUID, rejected_event_id: UUID, scopes: Collection[str]
+) -> Taken:
     async with intake.database.transaction((clinic_id,)) as connection:
         raw = await rejected.body_of(connection, clinic_id, rejected_event_id, intake.keyring)
     if raw is None:
         raise Problem(404, "not-found", "There is no such rejected event.")
-    outcome = await intake.take(RawRequest(is_batch=False, events=[raw], is_large=False), clinic_id)
+    request = RawRequest(is_batch=False, events=[raw], is_large=False)
+    outcome = await intake.take(request, clinic_id, scopes)
     for refused in outcome.refused:
         raise _problem(refused.refusal)
     async with intake.database.transaction((clinic_id,)) as connection:
@@ -202,10 +214,7 @@ def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
         moment = datetime.fromisoformat(str(received_at))
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)), UUID(str(row_id))
     except ValueError:
-        fault = FieldError("/cursor", "not a cursor of this list")
-        raise Problem(
-            422, "invalid-cursor", "The cursor is not one that this list gave.", errors=[fault]
-        ) from None
+        raise invalid_cursor() from None
 
 
 def _documentation() -> dict[str, Any]:

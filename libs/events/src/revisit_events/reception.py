@@ -117,6 +117,8 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _same_clinic(clinic, clinic_text)
     time = _time(raw.get("time"))
     data = _data(raw, contract, reception)
+    if contract.AGGREGATE_ID == "clinic_id" and data.aggregate_id != clinic_text:
+        raise RefusedError(other_clinic())
     return Event(
         event_id,
         source,
@@ -145,8 +147,9 @@ def _data(raw: dict[str, Any], contract: type[EventData], reception: Reception) 
     try:
         data = validate(_with_uuids(given, contract, reception))
     except ValidationError:
-        # An own identifier may happen to be as long as a UUID.
-        converted = _with_uuids(given, contract, reception, every=True)
+        # An own identifier may happen to be as long as a UUID, and a null says no more than nothing.
+        told = {name: value for name, value in given.items() if value is not None}
+        converted = _with_uuids(told, contract, reception, every=True)
         try:
             data = validate(converted)
         except ValidationError as fault:

@@ -85,7 +85,7 @@ async def keep(
             [fitting_text(raw, "type") for raw, _, _ in rows.values()],
             [json.dumps(refusal.refusal.as_json()) for _, refusal, _ in rows.values()],
             [
-                keyring.encrypt(body, _context(clinic_id, row_id))
+                keyring.encrypt(body, context_of(clinic_id, row_id))
                 for (clinic_id, row_id), (_, _, body) in rows.items()
             ],
         ),
@@ -128,7 +128,9 @@ async def body_of(
     """
     rows = await connection.exec_driver_sql(_BODY, (clinic_id, row_id))
     body = rows.scalar_one_or_none()
-    return None if body is None else json.loads(keyring.decrypt(body, _context(clinic_id, row_id)))
+    return (
+        None if body is None else json.loads(keyring.decrypt(body, context_of(clinic_id, row_id)))
+    )
 
 
 async def mark_replayed(
@@ -145,5 +147,6 @@ async def mark_replayed(
     await connection.exec_driver_sql(_REPLAYED, (clinic_id, row_id, now))
 
 
-def _context(clinic_id: UUID, row_id: UUID) -> bytes:
+def context_of(clinic_id: UUID, row_id: UUID) -> bytes:
+    """Gives what the body of a refused event is bound to."""
     return f"rejected_event:{clinic_id}:{row_id}".encode()

@@ -1,33 +1,5 @@
-"""Pauses between tries: growing, capped, jittered."""
+"""Pauses between tries, as the chassis has them."""
 
-import asyncio
-import contextlib
-import random
+from revisit_chassis.backoff import FIRST_SECONDS, LONGEST_SECONDS, pause, pause_seconds
 
-FIRST_SECONDS = 0.1
-LONGEST_SECONDS = 10.0
-
-
-def pause_seconds(failures: int) -> float:
-    """Gives the pause after some failures in a row.
-
-    Args:
-        failures: 1 after the first.
-
-    >>> pause_seconds(50) <= LONGEST_SECONDS
-    True
-    """
-    longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures, 20))
-    return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret)
-
-
-async def pause(failures: int, stop: asyncio.Event) -> None:
-    """Waits before the next try, or until told to stop.
-
-    Args:
-        failures: In a row.
-        stop: Ends the wait.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(pause_seconds(failures)):
-            await stop.wait()
+__all__ = ["FIRST_SECONDS", "LONGEST_SECONDS", "pause", "pause_seconds"]

@@ -14,7 +14,8 @@ import structlog
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.health import Check, database_check, serve_health
-from revisit_chassis.schedule import Activity, DueWork, run_schedule
+from revisit_chassis.retention import purge
+from revisit_chassis.schedule import Activity, DueWork, run_schedule, schedule_check
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import metrics
 from revisit_events.broker import BrokerWatch
@@ -59,6 +60,7 @@ class Worker:
             "database": database_check(self.database),
             "broker": self.watch.check,
             "consumer": self.consumer.check,
+            "schedule": schedule_check(self.activity),
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -150,6 +152,7 @@ class Worker:
                 await connection.exec_driver_sql(
                     "SELECT drop_inbox_partitions($1::date)", (before,)
                 )
+            await purge(connection)
             row = (
                 await connection.exec_driver_sql(
                     "SELECT count(*) AS waiting, min(recorded_at) AS oldest "

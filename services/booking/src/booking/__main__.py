@@ -1,4 +1,4 @@
-"""Commands of booking: `python -m booking api | worker | migrate | dlq | outbox | rebuild | token | revoke`."""  # noqa: E501
+"""Commands of booking: `python -m booking api | worker | migrate | dlq | outbox | rebuild | token | revoke | reencrypt`."""  # noqa: E501
 
 import argparse
 import asyncio
@@ -10,7 +10,9 @@ from booking.app import build_worker, create_app
 from booking.consumers import HANDLERS
 from booking.roles import scopes_of
 from booking.settings import Settings
+from booking.usecases.rotation import encrypt_anew
 from booking.usecases.tokens import revoke
+from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Signer
@@ -23,7 +25,7 @@ DAY_SECONDS = 24 * 3600
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the commands on tokens."""
+    """Adds the commands of booking's own: on tokens and keys."""
     token = commands.add_parser("token", help="print a signed token")
     token.add_argument("--clinic", type=UUID, help="none makes a platform token")
     token.add_argument("--role", required=True)
@@ -32,14 +34,42 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     gone = commands.add_parser("revoke", help="refuse a token from now on, in every service")
     gone.add_argument("--clinic", type=UUID, help="of the token; none for a platform token")
     gone.add_argument("--jti", required=True)
-    gone.add_argument("--expires-at", type=datetime.fromisoformat, required=True)
+    gone.add_argument("--expires-at", type=_moment, required=True, help="RFC 3339")
+    commands.add_parser("reencrypt", help="bring everything encrypted under the active key")
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError("give the time with its offset, such as ...+03:00")
+    return moment
+
+
+async def _revoke(arguments: argparse.Namespace, settings: ServiceSettings) -> None:
+    database = Database(settings.address("app"), pool_size=1)
+    try:
+        await revoke(database, arguments.clinic, arguments.jti, arguments.expires_at)
+    finally:
+        await database.close()
+
+
+async def _reencrypt(settings: ServiceSettings) -> dict[str, int]:
+    database = Database(settings.address("worker"), pool_size=2)
+    try:
+        return await encrypt_anew(database, Keyring.load(settings.keyring))
+    finally:
+        await database.close()
 
 
 def run_command(arguments: argparse.Namespace, settings: ServiceSettings) -> int:
-    """Runs a command on tokens; gives the exit code."""
+    """Runs a command of booking's own; gives the exit code."""
+    if arguments.command == "reencrypt":
+        counts = asyncio.run(_reencrypt(settings))
+        for column, count in counts.items():
+            print(f"{column}: {count} encrypted anew")
+        return 0
     if arguments.command == "revoke":
-        database = Database(settings.address("app"), pool_size=1)
-        asyncio.run(revoke(database, arguments.clinic, arguments.jti, arguments.expires_at))
+        asyncio.run(_revoke(arguments, settings))
         return 0
     try:
         scopes = scopes_of(arguments.role, is_platform=arguments.clinic is None)

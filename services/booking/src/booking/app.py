@@ -9,16 +9,18 @@ from booking import pages
 from booking.api import appointments, clinics, patients, waiting
 from booking.api.problems import PROBLEMS
 from booking.consumers import HANDLERS
-from booking.projection import apply, keep_identifiers
+from booking.contracts import ReportedClinic
+from booking.projection import keep_identifiers
 from booking.settings import Settings
 from booking.usecases.no_show import NoShowTimer
+from booking.usecases.reports import take_reports
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.http import create_service_app
 from revisit_chassis.runtime import api_state
 from revisit_events import asyncapi
 from revisit_events.catalog import CATALOG
-from revisit_events.contracts import PatientContactChanged, TokenRevoked
+from revisit_events.contracts import ClinicRegistered, PatientContactChanged, TokenRevoked
 from revisit_events.intake import Intake
 from revisit_events.intake_routes import mount_intake
 from revisit_events.worker import Worker, compose_worker
@@ -26,7 +28,7 @@ from revisit_events.worker import Worker, compose_worker
 _NOT_FROM_OUTSIDE = frozenset({PatientContactChanged.TYPE, TokenRevoked.TYPE})
 
 TAKEN = tuple(
-    contract
+    ReportedClinic if contract is ClinicRegistered else contract
     for contract in CATALOG.values()
     # Contacts come encrypted under our own keys, and a revocation is a command of ours: neither can
     # be told from outside.
@@ -53,10 +55,12 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
                 state.database,
                 service="booking",
                 contracts=TAKEN,
-                apply=apply,
+                apply=take_reports,
                 keyring=keyring,
                 clock=state.clock,
                 remember=keep_identifiers,
+                # The same right as for PUT /v1/clinics/{id}: a clinic's systems do not change its zone.
+                scopes={ClinicRegistered.TYPE: "clinics:write"},
             )
             yield
 
@@ -70,6 +74,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     mount_intake(app)
     for module in (clinics, patients, appointments, waiting, pages):
         app.include_router(module.router)
+    app.include_router(appointments.move_requests)
     app.include_router(asyncapi.routes("booking"))
     return app
 

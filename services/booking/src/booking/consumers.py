@@ -1,5 +1,6 @@
 """Booking's inputs: one function an event, and the table at the end."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,7 @@ RISKS = upsert_statement(
     keep=("patient_id",),
 )
 PURPOSES = frozenset(Answer)
+REASON_CODE = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 
 async def on_link_issued(
@@ -73,7 +75,7 @@ async def on_appointment_answered(
                 event.clinic_id,
                 event.data.appointment_id,
                 Answer(event.data.answer),
-                event.data.reason,
+                _code(event.data.reason),
                 event.time,
             ),
             cause=event,
@@ -103,6 +105,11 @@ async def on_appointment_no_show_risk_scored(
             for event in events
         ],
     )
+
+
+def _code(reason: str | None) -> str | None:
+    """The reason, if it is a code; what a patient wrote in their own words stays where it was written."""
+    return reason if reason is not None and REASON_CODE.fullmatch(reason) else None
 
 
 HANDLERS: Mapping[type[EventData], Handler[Any]] = {

@@ -37,14 +37,17 @@ _templates = Environment(
     loader=PackageLoader("booking"), autoescape=select_autoescape(), trim_blocks=True
 )
 
-Token = Annotated[str, Path(min_length=1, max_length=64)]
+LONGEST_TOKEN = 64
+MOST_FIELDS = 10
+
+Token = Annotated[str, Path(min_length=1)]
 
 
 @router.get("/a/{token}", response_class=HTMLResponse)
 async def show_link(token: Token, request: Request, state: ChassisDep, clock: ClockDep) -> Response:
     """The question that a link asks; changes nothing."""
     token_hash = _hash(token)
-    clinic_id = await _clinic_of(state, token_hash)
+    clinic_id = await _clinic_of(state, token, token_hash)
     if clinic_id is None:
         return _unknown(request)
     async with state.database.transaction([clinic_id]) as connection:
@@ -59,11 +62,11 @@ async def use_link_page(
     token: Token, request: Request, state: ChassisDep, clock: ClockDep
 ) -> Response:
     """Does what the link is for, once."""
-    reason = await _reason(request)
     token_hash = _hash(token)
-    clinic_id = await _clinic_of(state, token_hash)
+    clinic_id = await _clinic_of(state, token, token_hash)
     if clinic_id is None:
         return _unknown(request)
+    reason = await _reason(request)
     try:
         async with state.database.transaction([clinic_id]) as connection:
             link, found = await use_link(connection, clinic_id, token_hash, reason, clock.now())
@@ -79,7 +82,9 @@ def _hash(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
-async def _clinic_of(state: ChassisState, token_hash: str) -> UUID | None:
+async def _clinic_of(state: ChassisState, token: str, token_hash: str) -> UUID | None:
+    if len(token) > LONGEST_TOKEN:
+        return None
     async with state.database.connect() as connection:
         row = await connection.exec_driver_sql("SELECT clinic_of_link($1)", (token_hash,))
         clinic_id: UUID | None = row.scalar()
@@ -88,11 +93,16 @@ async def _clinic_of(state: ChassisState, token_hash: str) -> UUID | None:
 
 async def _reason(request: Request) -> str | None:
     """The reason chosen in the form; anything else than our own codes counts as none."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_FORM_BYTES:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            return None
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS)
+    except ValueError:  # more fields than that: not our form
         return None
-    body = (await request.body())[:MAX_FORM_BYTES]
-    chosen = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("reason", [""])[0]
+    chosen = fields.get("reason", [""])[0]
     return chosen if chosen in TEXTS["en"].reasons else None
 
 

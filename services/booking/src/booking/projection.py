@@ -102,8 +102,8 @@ SCHEDULES = upsert_statement(
     tables.reported_schedule,
     "schedule_precedence",
     keep=("patient_id",),
-    # A new plan answers the wish to move the old one.
-    also_set="move_requested_at = NULL",
+    # A new plan answers the wish to move the old one; reported late it changes the plan alone.
+    also_set="move_requested_at = NULL, version = appointment.version + 1",
 )
 STATUSES = upsert_statement(
     tables.appointment,
@@ -135,7 +135,15 @@ ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
   birth_year = NULL, sex = NULL, language = NULL, time_zone = NULL, family_id = NULL, payer = NULL,
   employer_id = NULL, is_chronic = NULL, acquisition_channel = NULL, acquisition_cost_minor = NULL,
   acquisition_currency = NULL, identity_encrypted = NULL, contacts_encrypted = NULL, precedence = '',
+  contacts_told_at = NULL,
   erased_at = least(patient.erased_at, excluded.erased_at), version = patient.version + 1
+"""
+# What is retained for a replay is told again as it was; a contact block must not be.
+FORGET_CONTACTS = """
+UPDATE outbox SET data = NULL
+FROM unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
+WHERE outbox.clinic_id = erased.clinic_id AND topic = 'patient.contact_changed' AND data IS NOT NULL
+  AND key = erased.clinic_id || ':' || erased.patient_id
 """
 FORGET_IDENTIFIERS = """
 DELETE FROM identifier USING unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
@@ -267,6 +275,7 @@ async def _erase(connection: AsyncConnection, events: Sequence[AnyEvent]) -> Non
         connection, ERASE, [(*key, event.time) for key, event in zip(keys, events, strict=True)]
     )
     await run(connection, FORGET_IDENTIFIERS, keys)
+    await run(connection, FORGET_CONTACTS, keys)
     await publish(
         connection,
         [

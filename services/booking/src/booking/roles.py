@@ -15,7 +15,6 @@ READS = frozenset(
         "messages:read",
         "tasks:read",
         "two-z:read",
-        "journeys:read",
         "surveys:read",
         "reviews:read",
         "complaints:read",
@@ -33,9 +32,7 @@ WRITES = frozenset(
         "tasks:write",
         "releases:write",
         "pauses:write",
-        "journeys:write",
         "surveys:write",
-        "reviews:write",
         "complaints:write",
         "targets:write",
         "rejected-events:write",
@@ -48,17 +45,16 @@ SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
         "call_centre": READS
         | {"appointments:write", "patients:write", "consents:write"}
         | {"tasks:write", "releases:write"},
-        "doctor": READS | {"releases:write"},
-        "quality": READS | {"reviews:write", "complaints:write", "surveys:write"},
+        # Starts and completes visits.
+        "doctor": READS | {"appointments:write", "releases:write"},
+        "quality": READS | {"complaints:write", "surveys:write"},
         "manager": READS | WRITES,
         "admin": READS | WRITES | {"clinics:write"},
     }
 )
 """Scopes of each role inside one clinic."""
 
-PLATFORM_SCOPES = frozenset(
-    {"platform:clinics", "platform:tokens", "platform:clock", "clinics:read", "clinics:write"}
-)
+PLATFORM_SCOPES = frozenset({"platform:clinics", "platform:clock", "clinics:read", "clinics:write"})
 """Scopes of an admin of no clinic: registers clinics and issues tokens, reads no patient."""
 
 

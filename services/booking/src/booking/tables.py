@@ -61,6 +61,8 @@ patient = sa.Table(
     # Name, full date of birth, contacts: JSON under the key ring, bound to this row. Only a PUT fills them.
     sa.Column("identity_encrypted", sa.LargeBinary),
     sa.Column("contacts_encrypted", sa.LargeBinary),
+    # When the newest name and contacts were told; no event of a type that moves `precedence` carries them.
+    sa.Column("contacts_told_at", TIME),
     # Final: whatever is reported after it, the row stays empty.
     sa.Column("erased_at", TIME),
     _version(),
@@ -107,6 +109,13 @@ appointment = sa.Table(
     sa.Column("is_late_cancellation", sa.Boolean),
     sa.Column("marked_by", sa.Text),
     _precedence("status_precedence"),
+    # A no-show is the timer's guess, and yields to whatever people report later, though it happened
+    # earlier. While the status is a guess or rests on a correction of one, `guess_precedence` equals
+    # `status_precedence`, and `guess_over` is the precedence of the report that it rests on.
+    _precedence("guess_precedence"),
+    _precedence("guess_over"),
+    # Why the patient did not come, once somebody has reached them.
+    sa.Column("no_show_reason_code", sa.Text),
     # Known at the reception only; no event carries them before the visit is over.
     sa.Column("arrived_at", TIME),
     sa.Column("started_at", TIME),
@@ -124,6 +133,12 @@ appointment = sa.Table(
         "clinic_id",
         "appointment_id",
         postgresql_where=sa.text("move_requested_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "appointment_guess_idx",
+        "clinic_id",
+        "appointment_id",
+        postgresql_where=sa.text("guess_precedence <> ''"),
     ),
 )
 

@@ -52,12 +52,12 @@ RUSSIAN = Texts(
     done={
         Answer.CONFIRM: "Спасибо, запись подтверждена. Ждём вас.",
         Answer.CANCEL: "Запись отменена. Спасибо, что предупредили.",
-        Answer.MOVE: "Мы позвоним вам, чтобы выбрать другое время. Пока запись остаётся в силе.",
+        Answer.MOVE: "Клиника увидит, что вы хотите перенести запись. Пока она остаётся в силе.",
     },
     done_before={
         Answer.CONFIRM: "Вы уже ответили по этой ссылке: запись подтверждена.",
         Answer.CANCEL: "Вы уже ответили по этой ссылке: запись отменена.",
-        Answer.MOVE: "Вы уже ответили по этой ссылке: мы позвоним вам, чтобы выбрать другое время.",
+        Answer.MOVE: "Вы уже ответили по этой ссылке: клиника видит, что вы хотите перенести запись.",
     },
     reason_label="Почему? (можно не отвечать)",
     reasons={
@@ -95,12 +95,12 @@ ENGLISH = Texts(
     done={
         Answer.CONFIRM: "Thank you, your appointment is confirmed. See you then.",
         Answer.CANCEL: "Your appointment is cancelled. Thank you for telling us.",
-        Answer.MOVE: "We will call you to find another time. Until then the appointment stands.",
+        Answer.MOVE: "The clinic will see that you want another time. Until then the appointment stands.",
     },
     done_before={
         Answer.CONFIRM: "You have answered by this link: the appointment was confirmed.",
         Answer.CANCEL: "You have answered by this link: the appointment was cancelled.",
-        Answer.MOVE: "You have answered by this link: we will call you to find another time.",
+        Answer.MOVE: "You have answered by this link: the clinic sees that you want another time.",
     },
     reason_label="Why? (you need not answer)",
     reasons={

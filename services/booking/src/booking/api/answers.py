@@ -61,5 +61,6 @@ def _answer(shown: Appointment, names: Names) -> AppointmentAnswer:
         if cancellation
         else None,
         no_show_marked_by=shown.marked_by,
+        no_show_reason_code=shown.no_show_reason_code,
         move_requested_at=shown.move_requested_at,
     )

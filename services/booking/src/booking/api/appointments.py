@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Response
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.api.answers import appointment_answers
@@ -17,6 +18,7 @@ from booking.api.models import (
     CancellationBody,
     CompletionAnswer,
     CompletionBody,
+    NoShowBody,
     ReschedulingBody,
 )
 from booking.domain.appointment import Appointment, Schedule
@@ -24,11 +26,14 @@ from booking.domain.errors import NotFound
 from booking.domain.visit import Charge, Findings, Referral
 from booking.store import appointments, clinics
 from booking.usecases import appointments as commands
+from revisit_chassis.etag import check_if_match
 from revisit_chassis.http import ClinicConnection
-from revisit_chassis.pages import Cursor, Limit, decode_cursor, encode_cursor
-from revisit_chassis.problem import FieldError, Problem
+from revisit_chassis.pages import Cursor, Limit, encode_cursor, position_of
 
 router = APIRouter(prefix="/v1/appointments")
+move_requests = APIRouter(prefix="/v1/move-requests")
+
+_ID = TypeAdapter(UUID)
 
 Reading = Annotated[Call, Depends(call_with("appointments:read"))]
 Writing = Annotated[Call, Depends(call_with("appointments:write"))]
@@ -60,14 +65,12 @@ async def book_appointment(body: AppointmentBody, call: Writing) -> Response:
     return await call.run("appointment.book", "appointment", appointment_id, work)
 
 
-@router.get("", response_model=AppointmentPage)
-async def move_requests(
+@move_requests.get("", response_model=AppointmentPage)
+async def list_move_requests(
     call: Reading, connection: ClinicConnection, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     """Appointments whose patients asked to move them: whom to call."""
-    after = None
-    if cursor is not None:
-        after = _position(cursor)
+    after = None if cursor is None else position_of(cursor, 1, _ID)
     found = await appointments.move_requests(connection, call.clinic_id, after, limit + 1)
     items = await appointment_answers(connection, call.clinic_id, found[:limit])
     following = encode_cursor([found[limit - 1].appointment_id]) if len(found) > limit else None
@@ -163,14 +166,21 @@ async def record_start(appointment_id: OwnId, call: Writing) -> Response:
 
 
 @router.post("/{appointment_id}/no-show", response_model=AppointmentAnswer)
-async def mark_no_show(appointment_id: OwnId, call: Writing) -> Response:
-    """The patient did not come."""
+async def mark_no_show(
+    appointment_id: OwnId, call: Writing, body: NoShowBody | None = None
+) -> Response:
+    """The patient did not come; sent again with a reason once somebody has reached them."""
     return await _move(
         call,
         appointment_id,
         "appointment.no_show",
         lambda connection, canonical: commands.mark_no_show(
-            connection, call.clinic_id, canonical, _marker(call), call.now
+            connection,
+            call.clinic_id,
+            canonical,
+            _marker(call),
+            body.reason_code if body else None,
+            call.now,
         ),
     )
 
@@ -191,6 +201,7 @@ async def complete_appointment(
     )
 
     async def work(connection: AsyncConnection) -> Response:
+        await _check_version(connection, call, canonical)
         completed, visit = await commands.complete_appointment(
             connection, call.clinic_id, canonical, visit_id, findings, call.now
         )
@@ -202,7 +213,7 @@ async def complete_appointment(
             completed_at=visit.completed_at,
             appointment=shown,
         )
-        return answer_of(answer)
+        return answer_of(answer, version=completed.version)
 
     return await call.run("appointment.complete", "appointment", canonical, work)
 
@@ -216,9 +227,17 @@ async def _move(
     canonical = call.names.id_of("appointment", appointment_id)
 
     async def work(connection: AsyncConnection) -> Response:
+        await _check_version(connection, call, canonical)
         return await _answer(connection, call, await command(connection, canonical))
 
     return await call.run(action, "appointment", canonical, work)
+
+
+async def _check_version(connection: AsyncConnection, call: Call, canonical: UUID) -> None:
+    if call.if_match is None:
+        return
+    before = await appointments.appointment(connection, call.clinic_id, canonical, for_update=True)
+    check_if_match(call.if_match, before.version if before else None)
 
 
 async def _answer(
@@ -231,15 +250,3 @@ async def _answer(
 def _marker(call: Call) -> str:
     """Who says that a patient came or did not: the caller's role."""
     return call.role or "staff"
-
-
-def _position(cursor: str) -> UUID:
-    try:
-        return UUID(decode_cursor(cursor, 1)[0])
-    except (ValueError, AttributeError, TypeError) as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error

@@ -14,10 +14,10 @@ from booking.projection import keep_identifiers
 from revisit_chassis.audit import record_audit
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
-from revisit_chassis.etag import etag
+from revisit_chassis.etag import IfMatch, etag
 from revisit_chassis.http import ChassisDep, Now, clinic_of, require
 from revisit_chassis.idempotency import IdempotencyKey, once
-from revisit_chassis.identifiers import canonical_id, is_uuid
+from revisit_chassis.identifiers import canonical_id, is_uuid, plain
 
 Noun = str
 
@@ -36,6 +36,7 @@ class Names:
             noun: `patient`, `appointment`, `visit`, `practitioner`, ...
             given: A UUID or the clinic's own identifier.
         """
+        given = plain(given)
         canonical = canonical_id(self.clinic_id, noun, given)
         if not is_uuid(given):
             self.met.append((self.clinic_id, noun, canonical, given))
@@ -61,6 +62,7 @@ class Call:
     role: str
     now: datetime
     key: str | None
+    if_match: str | None
     names: Names
 
     async def run(
@@ -106,7 +108,13 @@ def call_with(scope: str) -> Callable[..., Call]:
     """Gives the dependency that lets in a caller with a scope in a clinic."""
     allow = require(scope)
 
-    def call(request: Request, state: ChassisDep, now: Now, key: IdempotencyKey = None) -> Call:
+    def call(
+        request: Request,
+        state: ChassisDep,
+        now: Now,
+        key: IdempotencyKey = None,
+        if_match: IfMatch = None,
+    ) -> Call:
         principal = allow(request)
         clinic_id = clinic_of(principal)
         return Call(
@@ -117,6 +125,7 @@ def call_with(scope: str) -> Callable[..., Call]:
             role=principal.role,
             now=now,
             key=key,
+            if_match=if_match,
             names=Names(clinic_id),
         )
 

@@ -33,7 +33,7 @@ async def put_clinic(
     async with state.database.transaction([clinic_id]) as connection:
         if if_match is not None:
             before = await clinics.clinic(connection, clinic_id, for_update=True)
-            check_if_match(if_match, before.version if before else 0)
+            check_if_match(if_match, before.version if before else None)
         clinic, is_new = await register(connection, clinic_id, **body.model_dump(), now=now)
         await record_audit(
             connection,

@@ -17,7 +17,8 @@ def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def _known_zone(name: str) -> str:
+def known_zone(name: str) -> str:
+    """The zone itself; a ValueError when there is none of that name."""
     if name not in _time_zones():
         raise ValueError("must be an IANA time zone, such as Europe/Moscow")
     return name
@@ -37,7 +38,7 @@ OwnId = Annotated[
 Words = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=NO_CONTROL)
 ]
-Zone = Annotated[str, StringConstraints(strict=True, max_length=64), AfterValidator(_known_zone)]
+Zone = Annotated[str, StringConstraints(strict=True, max_length=64), AfterValidator(known_zone)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Phone = Annotated[str, StringConstraints(strict=True, pattern=r"^\+[1-9]\d{6,14}$")]
 """E.164, such as +79161234567."""

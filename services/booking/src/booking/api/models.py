@@ -1,7 +1,7 @@
 """Requests and answers of booking's routes. Answers name what a clinic named in its own way by both names."""
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,6 +10,7 @@ from booking.api.fields import Email, Moment, OwnId, Phone, Words, Zone
 from booking.domain.appointment import CancelledBy
 from booking.domain.visit import Kind, Outcome
 from revisit_events.contracts.fields import Code, Country, Currency, Language, Minor
+from revisit_events.intake_metrics import UNKNOWN_FIELDS
 
 Modality = Literal["in_person", "telemedicine"]
 
@@ -18,6 +19,16 @@ class Request(BaseModel):
     """A body; fields that it does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        """Takes a null for a field left out, as the intake does, and counts what the body does not know."""
+        if not isinstance(given, dict):
+            return given
+        if unknown := given.keys() - cls.model_fields.keys():
+            UNKNOWN_FIELDS.labels("booking", cls.__name__).inc(len(unknown))
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class ClinicBody(Request):
@@ -157,6 +168,12 @@ class CancellationBody(Request):
     reason_code: Code
 
 
+class NoShowBody(Request):
+    """Why the patient did not come, where somebody has reached them (mission B05)."""
+
+    reason_code: Code | None = None
+
+
 class ReferralBody(Request):
     """Why the patient was sent elsewhere, and how urgent that is."""
 
@@ -208,6 +225,7 @@ class AppointmentAnswer(BaseModel):
     started_at: datetime | None
     cancellation: CancellationAnswer | None
     no_show_marked_by: str | None
+    no_show_reason_code: str | None
     move_requested_at: datetime | None
 
 

@@ -44,7 +44,7 @@ async def put_patient(
     """Registers a patient (201) or replaces what is known of them (200)."""
     canonical = call.names.id_of("patient", patient_id)
     before = await patients.lock_patient(connection, keyring, call.clinic_id, canonical)
-    check_if_match(if_match, before.version)
+    check_if_match(if_match, _version(before))
     particulars = _particulars(body, call.names)
     identity = Identity(Name(**body.name.model_dump()), body.birth_on)
     messengers = tuple(sorted(body.contacts.messengers.items()))
@@ -94,10 +94,15 @@ async def delete_patient(
     canonical = call.names.id_of("patient", patient_id)
     if if_match is not None:
         before = await patients.lock_bare(connection, call.clinic_id, canonical)
-        check_if_match(if_match, before.version)
+        check_if_match(if_match, _version(before))
     if await commands.erase_patient(connection, call.clinic_id, canonical, call.now):
         await call.note(connection, "patient.erase", "patient", canonical)
     return Response(status_code=204)
+
+
+def _version(before: Patient) -> int | None:
+    """The version of a patient that a caller can have read; a stub and an erased one nobody can."""
+    return before.version if before.is_registered and before.erased_at is None else None
 
 
 def _particulars(body: PatientBody, names: Names) -> Particulars:

@@ -21,6 +21,9 @@ NO_SHOW_GRACE = timedelta(minutes=30)
 ASSUMED_DURATION = timedelta(minutes=30)
 """Stands for the length of an appointment whose end nobody told us."""
 
+SYSTEM = "system"
+"""Marks a no-show that is the timer's guess."""
+
 NO_SHOW_DEFINITION = "1"
 """Version of the rule in `no_show_due_at`; raise it with every change, old counts keep theirs."""
 
@@ -82,11 +85,21 @@ class Appointment:
     schedule: Schedule | None
     status_at: datetime | None
     version: int = 0
+    sequence: int = 0
+    """Sequence of the report that the status stands by; a clinic system counts in its own way."""
+    rests_on: str = ""
+    """Place in the order of facts of the newest report under the status, guesses of ours apart."""
     cancellation: Cancellation | None = None
     marked_by: str | None = None
     arrived_at: datetime | None = None
     started_at: datetime | None = None
     move_requested_at: datetime | None = None
+    no_show_reason_code: str | None = None
+
+    @property
+    def own_sequence(self) -> int:
+        """Sequence of our event of this state: its version, but past what others counted before it."""
+        return max(self.version, self.sequence + 1)
 
 
 def book(appointment_id: UUID, patient_id: UUID, schedule: Schedule, now: datetime) -> Appointment:
@@ -135,7 +148,9 @@ def reschedule(
     if before is None:
         raise IllegalMove("be rescheduled", None)
     if ends_at is None and before.ends_at is not None:
-        ends_at = starts_at + (before.ends_at - before.starts_at)
+        # A reported end before the start gives no length to keep.
+        is_usable = before.ends_at > before.starts_at
+        ends_at = starts_at + (before.ends_at - before.starts_at) if is_usable else None
     schedule = replace(
         before,
         starts_at=starts_at,
@@ -210,13 +225,16 @@ def miss(appointment: Appointment, marked_by: str, now: datetime) -> Appointment
 def no_show_due_at(starts_at: datetime, ends_at: datetime | None) -> datetime:
     """When the timer takes an appointment for missed.
 
-    The end (or `ASSUMED_DURATION` after the start) plus `NO_SHOW_GRACE`.
+    The end (or `ASSUMED_DURATION` after the start) plus `NO_SHOW_GRACE`. A reported end that is not after
+    the start says nothing about the length.
 
     >>> from datetime import UTC
     >>> no_show_due_at(datetime(2026, 1, 15, 12, 30, tzinfo=UTC), None).isoformat()
     '2026-01-15T13:30:00+00:00'
     """
-    return (ends_at or starts_at + ASSUMED_DURATION) + NO_SHOW_GRACE
+    if ends_at is None or ends_at <= starts_at:
+        ends_at = starts_at + ASSUMED_DURATION
+    return ends_at + NO_SHOW_GRACE
 
 
 def missed_at(schedule: Schedule, status_at: datetime | None) -> datetime:

@@ -64,12 +64,3 @@ class PatientErased(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The patient was erased. Register the person under a new identifier.")
-
-
-class ClinicUnknown(DomainError):
-    """The token's clinic has not been registered."""
-
-    slug = "clinic-unknown"
-
-    def __init__(self) -> None:
-        super().__init__("The clinic is not registered: PUT /v1/clinics/{id} first.")

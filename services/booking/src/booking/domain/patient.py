@@ -19,6 +19,8 @@ class Clinic:
     version: int = 0
     told_at: datetime | None = None
     """When the fact happened that stands."""
+    sequence: int = 0
+    """Sequence of that fact; a clinic system counts in its own way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,13 @@ class Patient:
     contacts: Contacts
     is_registered: bool = False
     told_at: datetime | None = None
-    """When the fact happened that its particulars stand by."""
+    """When the newest fact happened that its particulars or contacts stand by."""
+    sequence: int = 0
+    """Sequence of the report that its particulars stand by; a clinic system counts in its own way."""
     erased_at: datetime | None = None
     version: int = 0
+
+    @property
+    def own_sequence(self) -> int:
+        """Sequence of our event of this state: its version, but past what others counted before it."""
+        return max(self.version, self.sequence + 1)

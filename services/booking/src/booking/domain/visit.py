@@ -1,7 +1,7 @@
-"""What a visit is, and how long its patient waited."""
+"""What a visit is."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -109,15 +109,3 @@ def visit_of(visit_id: UUID, completed: Appointment, findings: Findings, now: da
         referral=findings.referral,
         charge=findings.charge,
     )
-
-
-def waiting_time(arrived_at: datetime | None, started_at: datetime | None) -> timedelta | None:
-    """From arrival to start; None when one of them is unknown or they contradict each other.
-
-    >>> from datetime import UTC
-    >>> waiting_time(datetime(2026, 1, 15, 12, 24, tzinfo=UTC), datetime(2026, 1, 15, 12, 33, tzinfo=UTC))
-    datetime.timedelta(seconds=540)
-    """
-    if arrived_at is None or started_at is None or started_at < arrived_at:
-        return None
-    return started_at - arrived_at

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.patient import Clinic
-from booking.store.rows import is_row, time_of
+from booking.store.rows import is_row, sequence_of, time_of
 
 
 async def clinic(
@@ -30,6 +30,7 @@ async def clinic(
         live_from=row["live_from"],
         version=row["version"],
         told_at=time_of(row["precedence"]),
+        sequence=sequence_of(row["precedence"]),
     )
 
 

@@ -1,7 +1,7 @@
 """Patients: who they are is encrypted in its columns, bound to the row it belongs to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
-from booking.store.rows import is_row, time_of
+from booking.store.rows import Key, is_row, sequence_of, time_of
 from revisit_chassis.crypto import Keyring
 
 
@@ -22,6 +22,16 @@ async def is_erased(connection: AsyncConnection, clinic_id: UUID, patient_id: UU
         is_row(tables.patient, clinic_id, patient_id=patient_id)
     )
     return (await connection.execute(query)).scalar() is not None
+
+
+async def erased(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
+    """Those of the patients who were erased."""
+    table = tables.patient
+    query = sa.select(table.c.clinic_id, table.c.patient_id).where(
+        sa.tuple_(table.c.clinic_id, table.c.patient_id).in_(sorted(keys)),
+        table.c.erased_at.is_not(None),
+    )
+    return {(row.clinic_id, row.patient_id) for row in await connection.execute(query)}
 
 
 async def patient(
@@ -63,6 +73,23 @@ async def lock_bare(connection: AsyncConnection, clinic_id: UUID, patient_id: UU
     return _patient_from_row(row, None)
 
 
+async def lock_next_versions(
+    connection: AsyncConnection, keyring: Keyring, keys: Sequence[Key]
+) -> list[tuple[UUID, Patient]]:
+    """Clinic and patient of each key, raised to the next version; erased ones are left out."""
+    rows = await connection.exec_driver_sql(
+        """
+        UPDATE patient SET version = patient.version + 1
+        FROM unnest($1::uuid[], $2::uuid[]) AS wanted (clinic_id, patient_id)
+        WHERE patient.clinic_id = wanted.clinic_id AND patient.patient_id = wanted.patient_id
+          AND erased_at IS NULL
+        RETURNING patient.*
+        """,
+        ([key[0] for key in keys], [key[1] for key in keys]),
+    )
+    return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows.mappings()]
+
+
 async def save_person(
     connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient: Patient
 ) -> None:
@@ -75,10 +102,11 @@ async def save_person(
         sa.update(tables.patient)
         .where(is_row(tables.patient, clinic_id, patient_id=patient.patient_id))
         .values(
-            identity_encrypted=keyring.encrypt(_json(identity), _context("identity", *key)),
+            identity_encrypted=keyring.encrypt(_json(identity), context_of("identity", *key)),
             contacts_encrypted=keyring.encrypt(
-                _json(contacts_document(patient.contacts)), _context("contacts", *key)
+                _json(contacts_document(patient.contacts)), context_of("contacts", *key)
             ),
+            contacts_told_at=patient.told_at,
             version=patient.version,
         )
     )
@@ -95,7 +123,8 @@ def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _context(column: str, clinic_id: UUID, patient_id: UUID) -> bytes:
+def context_of(column: str, clinic_id: UUID, patient_id: UUID) -> bytes:
+    """What a column's ciphertext is bound to."""
     # Authenticated with the ciphertext: a block copied to another row or column does not decrypt.
     return f"booking.patient.{column}:{clinic_id}:{patient_id}".encode()
 
@@ -105,7 +134,7 @@ def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patien
     identity, contacts = Identity(), Contacts()
     if keyring and row["identity_encrypted"] is not None:
         document = json.loads(
-            keyring.decrypt(row["identity_encrypted"], _context("identity", *key))
+            keyring.decrypt(row["identity_encrypted"], context_of("identity", *key))
         )
         birth_on = document.get("birth_on")
         identity = Identity(
@@ -113,7 +142,7 @@ def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patien
         )
     if keyring and row["contacts_encrypted"] is not None:
         document = json.loads(
-            keyring.decrypt(row["contacts_encrypted"], _context("contacts", *key))
+            keyring.decrypt(row["contacts_encrypted"], context_of("contacts", *key))
         )
         phone, email = document.pop("phone", None), document.pop("email", None)
         contacts = Contacts(phone, email, tuple(sorted(document.items())))
@@ -123,7 +152,10 @@ def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patien
         identity=identity,
         contacts=contacts,
         is_registered=bool(row["precedence"]),
-        told_at=time_of(row["precedence"]),
+        told_at=max(
+            filter(None, (time_of(row["precedence"]), row["contacts_told_at"])), default=None
+        ),
+        sequence=sequence_of(row["precedence"]),
         erased_at=row["erased_at"],
         version=row["version"],
     )

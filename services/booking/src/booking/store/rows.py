@@ -16,6 +16,11 @@ def is_row(table: sa.Table, clinic_id: UUID, **key: object) -> sa.ColumnElement[
     )
 
 
+def sequence_of(precedence: str) -> int:
+    """Sequence of the fact that stands: the second part of every precedence; 0 for ''."""
+    return int(precedence.split(" ", 2)[1]) if precedence else 0
+
+
 def time_of(precedence: str) -> datetime | None:
     """When the fact that stands happened: every precedence begins with it; None for ''."""
     return datetime.fromisoformat(precedence.split(" ", 1)[0]) if precedence else None

@@ -37,7 +37,7 @@ async def waiting_times(
     target_minutes: int,
     practitioner_id: UUID | None = None,
 ) -> WaitingTimes:
-    """Mean wait and share under the target, by the rule of `domain.visit.waiting_time`.
+    """Mean wait and share under the target, from arrival to start, where both are known and agree.
 
     Args:
         connection: Inside a transaction of the clinic.

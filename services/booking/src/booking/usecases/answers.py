@@ -1,18 +1,19 @@
 """What patients answer, by a link's page or by a message that engagement received."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from booking.domain.appointment import Appointment, Status
+from booking.domain.appointment import SYSTEM, Appointment, Status
 from booking.domain.errors import IllegalMove, NotFound
-from booking.domain.link import Link, LinkState, Reply, answer, state_of
+from booking.domain.link import Answer, Link, LinkState, Reply, answer, state_of
 from booking.store import appointments, links
 from booking.usecases.appointments import cancelled_data, confirmed_data
 from booking.usecases.recording import event_of, record
+from booking.usecases.reports import correct_guesses
 from revisit_events.envelope import AnyEvent
 
 
@@ -35,7 +36,7 @@ async def take_answers(
         now: Moment of the command.
 
     Returns:
-        How many replies were followed.
+        How many replies stand now: those that changed something or said what stood already.
     """
     followed = 0
     for round_ in _rounds(received):
@@ -78,7 +79,8 @@ async def use_link(
             # The clinic system's clock may be ahead; the page has shown what the answer is about.
             max(now, link.appointment.status_at or now),
         )
-        await take_answers(connection, [Received(reply)], now)
+        if not await take_answers(connection, [Received(reply)], now):
+            return link, LinkState.OVER
         await links.mark_link_used(connection, clinic_id, token_hash, now)
     return link, state
 
@@ -103,7 +105,9 @@ async def _take_round(
     keys = [(each.reply.clinic_id, each.reply.appointment_id) for each in received]
     found = await appointments.lock_appointments(connection, keys)
     events: list[AnyEvent] = []
+    late: list[AnyEvent] = []
     wishes: list[tuple[UUID, Appointment]] = []
+    unchanged = 0
     for key, each in zip(keys, received, strict=True):
         before, reply = found.get(key), each.reply
         if before is None:
@@ -111,7 +115,11 @@ async def _take_round(
         try:
             after = answer(before, reply.wish, reply.reason_code, reply.answered_at)
         except IllegalMove:
-            # Cancelled, moved or begun meanwhile: the newer fact stands, and nobody is to blame.
+            # Cancelled, moved or begun meanwhile: the newer fact stands, and nobody is to blame. But
+            # whoever cancelled in time and was heard too late did not fail to come.
+            if (cancelled := _late_cancellation(before, reply)) is not None:
+                data = cancelled_data(cancelled)
+                late.append(event_of(reply.clinic_id, cancelled, data, cause=each.cause))
             continue
         if after.status is not before.status:
             is_confirmed = after.status is Status.CONFIRMED
@@ -119,7 +127,21 @@ async def _take_round(
             events.append(event_of(reply.clinic_id, after, data, cause=each.cause))
         elif after != before:
             wishes.append((reply.clinic_id, after))
+        else:
+            unchanged += 1
     await record(connection, events, now)
     if wishes:
         await appointments.save_move_requests(connection, wishes)
-    return len(events) + len(wishes)
+    return len(events) + len(wishes) + unchanged + await correct_guesses(connection, late, now)
+
+
+def _late_cancellation(before: Appointment, reply: Reply) -> Appointment | None:
+    """The cancellation that an answer before the start would have been, had the timer not come first."""
+    is_guess = before.status is Status.NO_SHOW and before.marked_by == SYSTEM
+    if not is_guess or reply.wish is not Answer.CANCEL:
+        return None
+    waiting = replace(before, status=Status.BOOKED, status_at=None, version=0, sequence=0)
+    try:
+        return answer(waiting, reply.wish, reply.reason_code, reply.answered_at)
+    except IllegalMove:
+        return None

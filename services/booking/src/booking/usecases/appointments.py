@@ -12,7 +12,7 @@ from booking.domain.errors import AlreadyExists, InvalidVisit, NotFound, Patient
 from booking.domain.visit import Findings, Visit, visit_of
 from booking.projection import SOURCE
 from booking.store import appointments, clinics, patients
-from booking.usecases.recording import event_of, record
+from booking.usecases.recording import correlation_of_request, event_of, record
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -42,15 +42,17 @@ async def book_appointment(
         InvalidSchedule: It would end before it starts.
         PatientErased: The patient is no longer kept.
     """
-    taken = await appointments.appointment(connection, clinic_id, appointment_id, for_update=True)
-    if taken is not None and taken.status is not None:
+    taken = await appointments.reserve_appointment(
+        connection, clinic_id, appointment_id, patient_id
+    )
+    if taken.status is not None:
         raise AlreadyExists("appointment", appointment_id)
     if await patients.is_erased(connection, clinic_id, patient_id):
         raise PatientErased
     booked = rules.book(appointment_id, patient_id, schedule, now)
     data = AppointmentBooked(**_ids(booked), **_plan(schedule))
     await record(connection, [event_of(clinic_id, booked, data)], now)
-    return booked
+    return await _locked(connection, clinic_id, appointment_id)
 
 
 async def confirm_appointment(
@@ -65,7 +67,7 @@ async def confirm_appointment(
     before = await _locked(connection, clinic_id, appointment_id)
     after = rules.confirm(before, now)
     await record(connection, [event_of(clinic_id, after, confirmed_data(after))], now)
-    return after
+    return await _locked(connection, clinic_id, appointment_id)
 
 
 async def reschedule_appointment(
@@ -88,7 +90,7 @@ async def reschedule_appointment(
     after = rules.reschedule(before, starts_at, ends_at, now, practitioner_id)
     data = AppointmentRescheduled(**_ids(after), **_plan(after.schedule))
     await record(connection, [event_of(clinic_id, after, data)], now)
-    return after
+    return await _locked(connection, clinic_id, appointment_id)
 
 
 async def cancel_appointment(
@@ -108,7 +110,7 @@ async def cancel_appointment(
     before = await _locked(connection, clinic_id, appointment_id)
     after = rules.cancel(before, by, reason_code, now)
     await record(connection, [event_of(clinic_id, after, cancelled_data(after))], now)
-    return after
+    return await _locked(connection, clinic_id, appointment_id)
 
 
 async def record_arrival(
@@ -129,6 +131,9 @@ async def record_arrival(
     if before.status is Status.NO_SHOW:
         data = AppointmentNoShowReversed(**_ids(after), marked_by=noted_by)
         await record(connection, [event_of(clinic_id, after, data)], now)
+        # The event has moved the row already; the presence comes to stand on it.
+        moved = await _locked(connection, clinic_id, appointment_id)
+        after = replace(after, version=moved.version + 1, sequence=moved.sequence)
     await appointments.save_presence(connection, clinic_id, after)
     return after
 
@@ -152,9 +157,10 @@ async def mark_no_show(
     clinic_id: UUID,
     appointment_id: UUID,
     marked_by: str,
+    reason_code: str | None,
     now: datetime,
 ) -> Appointment:
-    """Records that the patient did not come (mission B05).
+    """Records that the patient did not come, or why, once somebody has reached them (mission B05).
 
     Raises:
         NotFound: No such appointment.
@@ -162,9 +168,12 @@ async def mark_no_show(
         NotStartedYet: It is too early to say.
     """
     before = await _locked(connection, clinic_id, appointment_id)
-    after = rules.miss(before, marked_by, now)
-    await record(connection, [event_of(clinic_id, after, missed_data(after))], now)
-    return after
+    if before.status is not Status.NO_SHOW or reason_code is None:
+        after = rules.miss(before, marked_by, now)
+        await record(connection, [event_of(clinic_id, after, missed_data(after))], now)
+    if reason_code is not None:
+        await appointments.save_no_show_reason(connection, clinic_id, appointment_id, reason_code)
+    return await _locked(connection, clinic_id, appointment_id)
 
 
 async def complete_appointment(
@@ -194,11 +203,12 @@ async def complete_appointment(
         source=SOURCE,
         clinic_id=clinic_id,
         time=visit.completed_at,
-        # The appointment's version: the event moves the appointment too, and must sort after its last.
-        sequence=after.version,
+        # The event moves the appointment too, and must sort after its last.
+        sequence=after.own_sequence,
+        correlation_id=correlation_of_request(),
     )
     await record(connection, [event], now)
-    return after, visit
+    return await _locked(connection, clinic_id, appointment_id), visit
 
 
 def confirmed_data(after: Appointment) -> EventData:
@@ -223,7 +233,7 @@ def missed_data(after: Appointment) -> EventData:
     """`appointment.no_show` of a missed appointment, with the rule's version."""
     return AppointmentNoShow(
         **_ids(after),
-        marked_by=after.marked_by or "system",
+        marked_by=after.marked_by or rules.SYSTEM,
         grace_minutes=int(rules.NO_SHOW_GRACE.total_seconds() // 60),
         definition_version=rules.NO_SHOW_DEFINITION,
     )

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from booking.domain.patient import Clinic
 from booking.projection import SOURCE
 from booking.store import clinics
-from booking.usecases.recording import record
+from booking.usecases.recording import correlation_of_request, record
 from revisit_events.contracts import ClinicRegistered
 from revisit_events.envelope import new_event
 
@@ -51,6 +51,7 @@ async def put_clinic(
         live_from=live_from or (before.live_from if before else now),
         version=before.version if before else 0,
         told_at=before.told_at if before else None,
+        sequence=before.sequence if before else 0,
     )
     if wanted == before:
         return wanted, False
@@ -67,7 +68,9 @@ async def put_clinic(
         source=SOURCE,
         clinic_id=clinic_id,
         time=max(now, wanted.told_at or now),
-        sequence=wanted.version + 1,
+        # A clinic system may have reported the clinic under a greater number at the same moment.
+        sequence=max(wanted.version, wanted.sequence) + 1,
+        correlation_id=correlation_of_request(),
     )
     await record(connection, [event], now)
     after = await clinics.clinic(connection, clinic_id)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
@@ -12,6 +13,7 @@ from booking.domain.errors import PatientErased as PatientErasedError
 from booking.domain.patient import Contacts, Identity, Particulars, Patient
 from booking.projection import SOURCE, apply
 from booking.store import patients
+from booking.usecases.recording import correlation_of_request
 from revisit_chassis.crypto import Keyring
 from revisit_events.contracts import (
     Acquisition,
@@ -78,6 +80,24 @@ async def put_patient(
     return after
 
 
+async def contacts_told(
+    connection: AsyncConnection, keyring: Keyring, keys: Sequence[tuple[UUID, UUID]]
+) -> list[AnyEvent]:
+    """What patients' contacts are, once more, as the newest fact about them.
+
+    Args:
+        connection: Inside a transaction of the clinics.
+        keyring: Encrypts the blocks.
+        keys: Clinic and patient of each.
+    """
+    events = []
+    for clinic_id, patient in await patients.lock_next_versions(connection, keyring, keys):
+        block = _contact_block(keyring, clinic_id, patient)
+        data = PatientContactChanged(patient_id=patient.patient_id, contact=block)
+        events.append(_event(clinic_id, data, patient))
+    return events
+
+
 async def erase_patient(
     connection: AsyncConnection, clinic_id: UUID, patient_id: UUID, now: datetime
 ) -> bool:
@@ -107,7 +127,12 @@ def _event(
     if after.told_at is None:
         raise ValueError(after.patient_id)
     return new_event(
-        data, source=SOURCE, clinic_id=clinic_id, time=after.told_at, sequence=after.version
+        data,
+        source=SOURCE,
+        clinic_id=clinic_id,
+        time=after.told_at,
+        sequence=after.own_sequence,
+        correlation_id=correlation_of_request(),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment
@@ -11,6 +12,12 @@ from booking.projection import SOURCE, apply
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.outbox import publish
+
+
+def correlation_of_request() -> str | None:
+    """Correlation id of the request in hand, as the chassis binds it for the logs; none elsewhere."""
+    known = structlog.contextvars.get_contextvars().get("correlation_id")
+    return str(known) if known else None
 
 
 async def record(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:
@@ -31,9 +38,8 @@ def event_of(
     after: Appointment,
     data: EventData,
     cause: AnyEvent | None = None,
-    correlation_id: str | None = None,
 ) -> AnyEvent:
-    """The event that tells of an appointment's new state, at its version."""
+    """The event that tells of an appointment's new state, after everything that stood before."""
     if after.status_at is None:
         raise ValueError(after.appointment_id)
     return new_event(
@@ -41,7 +47,7 @@ def event_of(
         source=SOURCE,
         clinic_id=clinic_id,
         time=after.status_at,
-        sequence=after.version,
+        sequence=after.own_sequence,
         cause=cause,
-        correlation_id=correlation_id,
+        correlation_id=correlation_of_request(),
     )

@@ -5,7 +5,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import UUID
 
 from revisit_chassis.db import NAMING_CONVENTION
-from revisit_chassis.tenancy import Roles, link_lookup, protect
+from revisit_chassis.tenancy import Roles, owner_lookup, protect
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -34,4 +34,4 @@ def create(op: Operations, roles: Roles) -> None:
     """Creates the table with row-level security and the way from a token to its clinic."""
     link.create(op.get_bind())
     protect(op, link.name, roles)
-    link_lookup(op, link.name, roles)
+    owner_lookup(op, link.name, roles, function="clinic_of_link", column="token_hash")

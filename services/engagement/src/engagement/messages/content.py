@@ -23,7 +23,7 @@ from engagement.rendering.domain import (
     written_time,
 )
 from engagement.rendering.render import Content, Facts, render
-from revisit_chassis.crypto import Keyring, UnreadableCiphertext
+from revisit_chassis.crypto import Keyring, UnknownKey, UnreadableCiphertext
 from revisit_events.contracts import LinkIssued
 
 _PURPOSES: Mapping[str, tuple[str, ...]] = {FOLLOW_UP: ("survey",), REMINDER: ("confirm", "cancel")}
@@ -106,7 +106,7 @@ def person(keyring: Keyring, clinic_id: UUID, patient_id: UUID, ciphertext: byte
         return Person()
     try:
         block = json.loads(keyring.decrypt(ciphertext, f"{clinic_id}:{patient_id}".encode()))
-    except ValueError:
+    except (ValueError, UnknownKey):
         return Person(is_unreadable=True)
     if not isinstance(block, dict):
         return Person(is_unreadable=True)
@@ -218,7 +218,7 @@ def opened_draft(keyring: Keyring, facts: MessageFacts, draft: bytes | None) -> 
         return None
     try:
         channel, to, text, tokens = json.loads(keyring.decrypt(draft, _draft_context(facts)))
-    except UnreadableCiphertext:
+    except (UnreadableCiphertext, UnknownKey):
         return None
     return Draft(Channel(channel), to, text, tokens)
 

@@ -5,7 +5,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, link_lookup, protect
+from revisit_chassis.tenancy import Roles, owner_lookup, protect
 
 METADATA = metadata()
 
@@ -68,4 +68,4 @@ def create(op: Operations, roles: Roles) -> None:
     for table in (survey, survey_link, survey_response):
         table.create(op.get_bind())
         protect(op, table.name, roles)
-    link_lookup(op, survey_link.name, roles)
+    owner_lookup(op, survey_link.name, roles, function="clinic_of_link", column="token_hash")

@@ -5,7 +5,7 @@ from alembic import op
 
 from revisit_chassis import schema as chassis_schema
 from revisit_chassis.migrate import migration_roles
-from revisit_chassis.tenancy import link_lookup, protect
+from revisit_chassis.tenancy import list_clinics, owner_lookup, protect
 from revisit_events import schema as events_schema
 
 revision = "0001"
@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("acquisition_currency", sa.Text(), nullable=True),
         sa.Column("identity_encrypted", sa.LargeBinary(), nullable=True),
         sa.Column("contacts_encrypted", sa.LargeBinary(), nullable=True),
+        sa.Column("contacts_told_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), server_default="0", nullable=False),
         sa.Column("precedence", sa.Text(collation="C"), server_default="", nullable=False),
@@ -142,6 +143,9 @@ def upgrade() -> None:
         sa.Column("is_late_cancellation", sa.Boolean(), nullable=True),
         sa.Column("marked_by", sa.Text(), nullable=True),
         sa.Column("status_precedence", sa.Text(collation="C"), server_default="", nullable=False),
+        sa.Column("guess_precedence", sa.Text(collation="C"), server_default="", nullable=False),
+        sa.Column("guess_over", sa.Text(collation="C"), server_default="", nullable=False),
+        sa.Column("no_show_reason_code", sa.Text(), nullable=True),
         sa.Column("arrived_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("move_requested_at", sa.DateTime(timezone=True), nullable=True),
@@ -158,6 +162,13 @@ def upgrade() -> None:
         ["clinic_id", "appointment_id"],
         unique=False,
         postgresql_where=sa.text("move_requested_at IS NOT NULL"),
+    )
+    op.create_index(
+        "appointment_guess_idx",
+        "appointment",
+        ["clinic_id", "appointment_id"],
+        unique=False,
+        postgresql_where=sa.text("guess_precedence <> ''"),
     )
     op.create_index(
         op.f("appointment_no_show_due_at_idx"),
@@ -241,6 +252,11 @@ def upgrade() -> None:
     protect(op, "lost_lead", roles)
     protect(op, "identifier", roles)
     protect(op, "link", roles)
-    link_lookup(op, "link", roles)
+    owner_lookup(op, "link", roles, function="clinic_of_link", column="token_hash")
+    # Erasure takes the contact blocks out of what the outbox retains; nothing else of it ever changes.
+    op.execute(f'GRANT UPDATE (data) ON outbox TO "{roles.app}"')
+    # What is encrypted is encrypted anew after a rotation, clinic by clinic.
+    for table in ("patient", "rejected_event"):
+        list_clinics(op, table, roles)
     for statement in REPORTED:
         op.execute(statement)

@@ -1,0 +1,180 @@
+"""The page behind a link: shows on GET, acts once on POST, says nothing to strangers."""
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import pytest
+
+from booking.consumers import HANDLERS
+from revisit_chassis.clock import SimulatedClock
+from revisit_events import testing
+from revisit_events.contracts import LinkIssued
+
+Issue = Callable[..., Awaitable[str]]
+START = "2026-01-15T12:30:00Z"
+
+
+@pytest.fixture
+def issue(client: httpx.AsyncClient, clock: SimulatedClock, store: Any) -> Issue:
+    """Books an appointment and gives a link to it."""
+
+    async def make(
+        purpose: str,
+        *,
+        language: str = "ru",
+        lasts: timedelta = timedelta(hours=3),
+        book: bool = True,
+    ) -> str:
+        if book:
+            body = {"appointment_id": "A-1", "patient_id": "P-1", "starts_at": START}
+            assert (await client.post("/v1/appointments", json=body)).status_code == 201
+        token = f"{purpose}-{uuid.uuid4().hex[:12]}"
+        link = testing.link_issued(
+            clinic_id=store.clinic_id,
+            purpose=purpose,
+            subject_id=uuid.uuid5(store.clinic_id, "appointment:A-1"),
+            patient_id=uuid.uuid5(store.clinic_id, "patient:P-1"),
+            token_hash=sha256(token.encode()).hexdigest(),
+            expires_at=clock.now() + lasts,
+            language=language,
+        )
+        async with store.database.transaction([store.clinic_id]) as connection:
+            await HANDLERS[LinkIssued](connection, [link], clock.now())
+        return f"/a/{token}"
+
+    return make
+
+
+@pytest.mark.parametrize("purpose", ["confirm", "cancel", "move"])
+async def test_get_shows_and_changes_nothing(
+    client: httpx.AsyncClient, store: Any, issue: Issue, purpose: str
+) -> None:
+    url = await issue(purpose)
+    for _ in "ab":
+        page = await client.get(url)
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert '<meta name="viewport"' in page.text
+        assert 'method="post"' in page.text
+        assert "Клиника на Лесной" in page.text
+        assert "четверг, 15 января, 15:30" in page.text
+        # Self-contained: nothing is fetched from anywhere, and no script runs.
+        for word in ("http://", "https://", "<script", "src=", "@import", "url("):
+            assert word not in page.text
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["cache-control"] == "no-store"
+    assert await store.status() == "booked"
+
+
+@pytest.mark.parametrize(
+    ("purpose", "form", "status", "reason"),
+    [
+        ("confirm", {}, "confirmed", None),
+        ("cancel", {"reason": "illness"}, "cancelled", "illness"),
+        ("cancel", {"reason": "<script>"}, "cancelled", "not_given"),
+        ("cancel", {str(n): "x" for n in range(40)}, "cancelled", "not_given"),
+        ("cancel", {"reason": "x" * 10_000}, "cancelled", "not_given"),
+        ("move", {}, "booked", None),
+    ],
+)
+async def test_post_acts_once(
+    client: httpx.AsyncClient,
+    store: Any,
+    issue: Issue,
+    purpose: str,
+    form: dict[str, str],
+    status: str,
+    reason: str | None,
+) -> None:
+    url = await issue(purpose)
+    done = await client.post(url, data=form)
+    assert done.status_code == 200
+    assert "<form" not in done.text
+    assert await store.status() == status
+    again = await client.post(url, data=form)
+    assert (again.status_code, "<form" in again.text) == (200, False)
+    told = await store.published("appointment.cancelled")
+    assert [data["reason_code"] for _, data in told if data] == ([reason] if reason else [])
+    wishes = (await client.get("/v1/move-requests")).json()["items"]
+    assert len(wishes) == (1 if purpose == "move" else 0)
+
+
+async def test_body_without_a_declared_length_is_cut_off(
+    client: httpx.AsyncClient, store: Any, issue: Issue
+) -> None:
+    url, sent = await issue("cancel"), 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 3_000_000:
+            sent += 4_000
+            yield b"a" * 4_000
+
+    assert (await client.post(url, content=endless())).status_code == 200
+    assert sent < 100_000
+
+
+async def test_english_page_speaks_english(client: httpx.AsyncClient, issue: Issue) -> None:
+    page = await client.get(await issue("confirm", language="en"))
+    assert '<html lang="en">' in page.text
+    assert "Are you coming" in page.text
+
+
+async def test_expired_link_is_gone(
+    client: httpx.AsyncClient, clock: SimulatedClock, store: Any, issue: Issue
+) -> None:
+    url = await issue("cancel", lasts=timedelta(hours=1))
+    clock.set(clock.now() + timedelta(hours=1))
+    for answer in (await client.get(url), await client.post(url)):
+        assert (answer.status_code, "истёк" in answer.text) == (410, True)
+    assert await store.status() == "booked"
+
+
+async def test_link_to_what_is_over_changes_nothing(
+    client: httpx.AsyncClient, store: Any, issue: Issue
+) -> None:
+    confirm = await issue("confirm")
+    cancel = await issue("cancel", book=False)
+    await client.post(cancel)
+    for answer in (await client.get(confirm), await client.post(confirm)):
+        assert answer.status_code == 409
+        assert "<form" not in answer.text
+    assert await store.status() == "cancelled"
+
+
+async def test_confirmed_appointment_can_be_confirmed_again_by_link(
+    client: httpx.AsyncClient, store: Any, issue: Issue
+) -> None:
+    url = await issue("confirm")
+    await client.post("/v1/appointments/A-1/confirmation")
+    assert (await client.post(url)).status_code == 200
+    assert len(await store.published("appointment.confirmed")) == 1
+
+
+@pytest.mark.parametrize("token", ["nobody", "x" * 64, "x" * 65, "x" * 5_000, "%00", "Щ"])
+async def test_unknown_link_is_a_page_in_the_readers_language(
+    client: httpx.AsyncClient, token: str
+) -> None:
+    for language, words in (("ru-RU,ru;q=0.9", "Такой ссылки нет"), ("de", "no such link")):
+        headers = {"Accept-Language": language}
+        for answer in (
+            await client.get(f"/a/{token}", headers=headers),
+            await client.post(f"/a/{token}", headers=headers),
+        ):
+            assert answer.status_code == 404
+            assert answer.headers["content-type"].startswith("text/html")
+            assert words in answer.text
+
+
+async def test_link_of_an_erased_patient_is_unknown(
+    client: httpx.AsyncClient, store: Any, issue: Issue
+) -> None:
+    url = await issue("cancel")
+    await client.delete("/v1/patients/P-1")
+    assert (await client.get(url)).status_code == 404
+    assert (await client.post(url)).status_code == 404
+    assert await store.status() == "booked"
