@@ -41,6 +41,10 @@ _SECRETS = re.compile(
     r"|(?P<segment>(?<=/)(?![0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b)"
     r"(?=[a-z_-]*[A-Z0-9])[\w-]{22,})"
 )
+# What every one of them has somewhere: most texts have none, and looking for this alone is cheap.
+_SUSPECT = re.compile(r"[@+]|\d{7}|\d[ ()-]+\d|eyJ|/[\w-]{22}|exception=")
+# Of our own making; the digits of a time are no phone.
+_OWN_KEYS = frozenset(("level", "service", "method", "timestamp", "exception", "_record"))
 # asyncio repeats the text of an exception in the repr of the task that raised it.
 _RAISED = re.compile(r"(exception=\w+)\(.*\)", re.DOTALL)
 
@@ -126,9 +130,13 @@ def described(error: BaseException) -> list[str]:
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Removes what may name a person: whole values under some keys, patterns in every text."""
     for key, value in event.items():
-        # Of our own making; its digits are no phone.
-        if key not in {"timestamp", "exception", "_record"}:
-            event[key] = REDACTED if key in FORBIDDEN_KEYS else _redacted(value, 0)
+        if key in FORBIDDEN_KEYS:
+            event[key] = REDACTED
+        elif type(value) is str:
+            if key not in _OWN_KEYS and _SUSPECT.search(value):
+                event[key] = redact_text(value)
+        elif type(value) is not int and type(value) is not float and key not in _OWN_KEYS:
+            event[key] = _redacted(value, 0)
     return event
 
 
@@ -142,6 +150,8 @@ def redact_text(text: str) -> str:
     >>> redact_text("GET /s/0OqDnG3mZz8Yd7yq1l6c_g")
     'GET /s/[redacted]'
     """
+    if _SUSPECT.search(text) is None:
+        return text
     if "exception=" in text:
         text = _RAISED.sub(rf"\1({REDACTED})", text)
     return _SECRETS.sub(REDACTED, text)
