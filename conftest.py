@@ -1,7 +1,8 @@
 """Fixtures for every test: a real PostgreSQL cluster and a real broker, one of each for a test process."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,37 @@ def is_apache_kafka() -> bool:
 
 
 IMPURE = {"postgres", "bootstrap_servers", "platform"}
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as pure whatever needs no database, broker or process: `make test-fast` runs those."""
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
-        other = any(item.get_closest_marker(name) for name in ("data", "e2e", "broker"))
+        other = any(item.get_closest_marker(name) for name in ("data", "e2e", "broker", "process"))
         if not names & IMPURE and not other:
             item.add_marker("pure")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fails a pure test that starts a process, in its fixtures too: it is to get a marker instead."""
+    global _pure_test  # noqa: PLW0603  (an audit hook cannot be taken away; it looks here)
+    _pure_test = item.nodeid if item.get_closest_marker("pure") else ""
+    try:
+        return (yield)
+    finally:
+        _pure_test = ""
+
+
+_pure_test = ""
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:  # noqa: ARG001
+    if _pure_test and event in STARTS:
+        raise RuntimeError(
+            f"{_pure_test} starts a process: mark it with `process`, `e2e` or `broker`"
+        )
+
+
+sys.addaudithook(_refuse_processes)

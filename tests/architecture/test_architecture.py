@@ -47,6 +47,7 @@ def test_every_event_has_one_owner_that_exists() -> None:
     assert {contract.OWNER for contract in CATALOG.values()} <= set(SERVICES)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_work_and_do_nothing(package: str, tmp_path: Path) -> None:
     found = importlib.import_module(package)
@@ -88,6 +89,7 @@ async def test_every_table_is_keyed_by_clinic(service: str, postgres: Cluster) -
     assert wrong == []
 
 
+@pytest.mark.process
 def test_no_file_is_too_long() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -8,12 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import Standalone
+from tests.e2e.conftest import BATCH_TYPE, Standalone, clinic_body, event, visit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
 
 MAIL, PHONE, NAME = "anna.lesnaya@example.org", "+70001234567", "Лесная"
-BATCH = "application/cloudevents-batch+json"
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +25,7 @@ def clinic(platform: Standalone, clinic_id: uuid.UUID) -> Iterator[httpx.Client]
     with platform.client(platform.ready["admin_token"]) as admin:
         answer = admin.put(
             f"/booking/v1/clinics/{clinic_id}",
-            json={
-                "name": "Клиника на Лесной",
-                "time_zone": "Europe/Moscow",
-                "language": "ru",
-                "country": "RU",
-                "currency": "RUB",
-                "live_from": "2026-01-12T00:00:00+03:00",
-            },
+            json=clinic_body(),
         )
         assert answer.status_code == 201, answer.text
     with platform.client(platform.token("admin", clinic_id)) as client:
@@ -51,34 +43,8 @@ def clinic(platform: Standalone, clinic_id: uuid.UUID) -> Iterator[httpx.Client]
         yield client
 
 
-def event(name: str, subject: str, time: str, /, **data: Any) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": f"{subject}:{name}:{time}",
-        "source": "//mis.example/clinic",
-        "type": f"{name}.v1",
-        "subject": subject,
-        "time": time,
-        "data": data,
-    }
-
-
-def visit(number: str, patient: str, time: str, **more: Any) -> dict[str, Any]:
-    return event(
-        "visit.completed",
-        f"V-{number}",
-        time,
-        visit_id=f"V-{number}",
-        patient_id=patient,
-        kind="check_up",
-        outcome="healthy",
-        completed_at=time,
-        **more,
-    )
-
-
 def post(client: httpx.Client, events: list[dict[str, Any]]) -> dict[str, Any]:
-    answer = client.post("/booking/v1/events", json=events, headers={"Content-Type": BATCH})
+    answer = client.post("/booking/v1/events", json=events, headers={"Content-Type": BATCH_TYPE})
     assert answer.status_code == 202, answer.text
     found: dict[str, Any] = answer.json()
     return found

@@ -12,6 +12,8 @@ import pytest
 from standalone.catchers import CatcherProcess, Catchers
 from standalone.caught import SHOWN, Box, mail_of
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def catchers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CatcherProcess]:

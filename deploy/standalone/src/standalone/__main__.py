@@ -4,7 +4,11 @@ import argparse
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
+
+from standalone.folder import FolderInUse, sole_user
+from standalone.signals import Stopped, signals_stop_the_start
 
 
 def main() -> int:
@@ -56,18 +60,38 @@ def _add_token(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from standalone.serve import ServeOptions, serve  # noqa: PLC0415
+    options = {
+        "port": arguments.port,
+        "data_dir": arguments.data_dir.resolve(),
+        "ready_file": arguments.ready_file,
+        "is_simulated": arguments.clock == "simulated",
+        "start": arguments.start,
+    }
+    try:
+        with signals_stop_the_start(), sole_user(options["data_dir"]):
+            return _serve_alone(arguments.ready_file, options)
+    except Stopped:
+        return 0
+    except FolderInUse as error:
+        print(error, file=sys.stderr)
+        return 2
 
-    serve(
-        ServeOptions(
-            port=arguments.port,
-            data_dir=arguments.data_dir.resolve(),
-            ready_file=arguments.ready_file,
-            is_simulated=arguments.clock == "simulated",
-            start=arguments.start,
-        )
-    )
-    return 0
+
+def _serve_alone(ready_file: Path | None, options: dict[str, Any]) -> int:
+    """Serves while no other process may; the ready file never tells of an earlier start or an ended one."""
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+    # Only now: this takes a second, in which nobody must find the file of an earlier start.
+    from standalone.serve import PortInUse, ServeOptions, serve  # noqa: PLC0415
+
+    try:
+        return serve(ServeOptions(**options))
+    except PortInUse as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
 
 
 def _token(arguments: argparse.Namespace) -> int:

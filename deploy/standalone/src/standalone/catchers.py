@@ -28,9 +28,11 @@ from starlette.routing import Route
 
 from revisit_chassis.health import QuietServer
 from standalone.caught import LINK, Box, Caught, Keys, mail_of
+from standalone.children import Note, dies_with_parent
 from standalone.postgres import free_port
 
 START_TIMEOUT_SECONDS = 30
+BIND_ATTEMPTS = 5
 LONGEST_MAIL_BYTES = 4 * 1024 * 1024
 LONGEST_PAGE = 1000
 
@@ -190,8 +192,9 @@ class CatcherProcess:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._smtp_port = free_port()
-        self._http_port = free_port()
+        self._note = Note(folder.with_suffix(".pid"))
+        self._smtp_port = 0
+        self._http_port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -210,22 +213,40 @@ class CatcherProcess:
         return f"http://127.0.0.1:{self._http_port}/mailbox"
 
     def start(self) -> None:
-        """Starts them and waits until they answer."""
+        """Starts them and waits until they answer.
+
+        Raises:
+            RuntimeError: They ended, or did not answer in time.
+        """
+        self._note.end_left_over()
+        for _ in range(BIND_ATTEMPTS):
+            # Between the choice of a port and its use, somebody else may have taken it.
+            self._smtp_port, self._http_port = free_port(), free_port()
+            if self._launch():
+                return
+        raise RuntimeError("the catchers did not start")
+
+    def _launch(self) -> bool:
+        """Starts the process; gives False when it ended instead of answering."""
+        command = [
+            *(sys.executable, "-m", "standalone", "catchers"),
+            *("--smtp-port", str(self._smtp_port), "--http-port", str(self._http_port)),
+            *("--folder", str(self._folder)),
+        ]
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
-            [
-                *(sys.executable, "-m", "standalone", "catchers"),
-                *("--smtp-port", str(self._smtp_port), "--http-port", str(self._http_port)),
-                *("--folder", str(self._folder)),
-            ],
+            command,
             # Ctrl-C is for the platform, which stops them when its last message is out.
             start_new_session=True,
+            preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509  (one prctl, no Python lock)
         )
+        self._note.write(self._process, command)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError("the catchers did not start")
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if self._answers():
+                return True
             time.sleep(0.05)
+        self.stop()
+        return False
 
     def _answers(self) -> bool:
         with (
@@ -244,6 +265,8 @@ class CatcherProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._process = None
+            self._note.forget()
 
 
 def _as_html(message: Caught) -> str:

@@ -1,7 +1,9 @@
 """Keys and tokens of the embedded default, kept in its data folder."""
 
 import json
+import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -42,15 +44,10 @@ class Keys:
     def ensure(self) -> None:
         """Makes what is missing."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.signing_key.exists():
-            generate_signing_key(self.signing_key)
-        if not self.jwks.exists():
-            self.jwks.write_text(json.dumps(jwks_of(self.signing_key)))
-        if not self.keyring.exists():
-            generate_keyring(self.keyring)
-        if not self.callback_secret.exists():
-            self.callback_secret.touch(mode=0o600)
-            self.callback_secret.write_text(secrets.token_urlsafe(32))
+        _make(self.signing_key, generate_signing_key)
+        _make(self.jwks, lambda path: path.write_text(json.dumps(jwks_of(self.signing_key))))
+        _make(self.keyring, generate_keyring)
+        _make(self.callback_secret, _write_secret)
 
     def issue(self, role: str, clinic_id: UUID | None) -> str:
         """Gives a signed token.
@@ -69,3 +66,26 @@ class Keys:
             role=role,
             lifetime_seconds=TOKEN_LIFETIME_SECONDS,
         )
+
+
+def _write_secret(path: Path) -> None:
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_urlsafe(32))
+
+
+def _make(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes a file unless it is there: whole, and once, however many start at the same time.
+
+    `token` may run beside a first `serve`. A link fails where a file is already, so of two that were
+    made the first one stays and both processes go on with it.
+    """
+    if path.exists():
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    write(fresh)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()

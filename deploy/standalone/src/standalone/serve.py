@@ -3,18 +3,20 @@
 Start: cluster, databases, migrations, broker, catchers, workers, HTTP, the ready file. Stop (SIGTERM,
 SIGINT): HTTP first, then the relays pause and the groups finish, then the id of the next log is noted,
 so that the next start sends nothing again; after a crash everything retained is sent again and the
-inboxes drop the repeats.
+inboxes drop the repeats. A signal that comes before all of it runs ends the start the same way.
 """
 
 import asyncio
 import json
 import os
-import signal
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -41,7 +43,7 @@ from standalone.clock import ClockDriver, ClockFile
 from standalone.cluster import Cluster, ServiceDatabase
 from standalone.keys import Keys
 from standalone.origin import create_origin
-from standalone.postgres import free_port
+from standalone.signals import STOP, ignore_signals
 from standalone.workers import Workers
 
 SERVICES: Mapping[str, tuple[ModuleType, ModuleType]] = {
@@ -66,34 +68,61 @@ class ServeOptions:
     start: datetime | None = None
 
 
-def serve(options: ServeOptions) -> None:
-    """Serves until SIGTERM or SIGINT.
+class PortInUse(OSError):
+    """Another program listens on the port."""
+
+
+def serve(options: ServeOptions) -> int:
+    """Serves until SIGTERM or SIGINT; gives the exit code, 1 when a worker failed.
 
     Args:
-        options: Of the command line.
+        options: Of the command line; the caller holds the data folder.
+
+    Raises:
+        PortInUse: Another program listens on the port.
+        Stopped: A signal came before the event loop could take it.
     """
-    options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys = Keys(options.data_dir)
-    keys.ensure()
-    cluster = Cluster(options.data_dir / "postgres")
-    cluster.start()
-    try:
-        databases = {name: cluster.create(name, name) for name in SERVICES}
-        uvloop.run(_Platform(options, keys, databases).run())
-    finally:
-        cluster.stop()
+    with _listening(options.port) as listener:
+        keys = Keys(options.data_dir)
+        keys.ensure()
+        cluster = Cluster(options.data_dir / "postgres")
+        try:
+            cluster.start()
+            databases = {name: cluster.create(name, name) for name in SERVICES}
+            return uvloop.run(_Platform(options, keys, databases, listener).run())
+        finally:
+            ignore_signals()
+            cluster.stop()
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """Takes the port before anything is started; 0 lets the system choose, and it stays ours."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(2048)
+        except OSError as error:
+            raise PortInUse(f"port {port} cannot be had: {error.strerror}") from error
+        listener.settimeout(0)
+        yield listener
 
 
 class _Platform:
     """What lives between the start of PostgreSQL and its stop."""
 
     def __init__(
-        self, options: ServeOptions, keys: Keys, databases: Mapping[str, ServiceDatabase]
+        self,
+        options: ServeOptions,
+        keys: Keys,
+        databases: Mapping[str, ServiceDatabase],
+        listener: socket.socket,
     ) -> None:
         self._options = options
         self._keys = keys
         self._databases = databases
-        self._port = options.port or free_port()
+        self._listener = listener
         self._next_log = options.data_dir / "next-log"
         self._broker = EmbeddedBroker(options.data_dir / "broker.log")
         self._clock_file = ClockFile(options.data_dir / "clock.json")
@@ -103,16 +132,25 @@ class _Platform:
     @property
     def base_url(self) -> str:
         """The one origin."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    async def run(self) -> None:
-        """Runs until a signal."""
+    async def run(self) -> int:
+        """Runs until a signal; gives the exit code."""
         configure_logging("standalone")
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        self._start_broker()
-        catchers = await self._start_catchers()
+        catchers = None
+        try:
+            self._start_broker()
+            catchers = self._start_catchers()
+            return await self._work(stop, catchers)
+        finally:
+            self._broker.stop()
+            if catchers is not None:
+                catchers.stop()
+
+    async def _work(self, stop: asyncio.Event, catchers: CatcherProcess | None) -> int:
         workers = Workers(
             self._make_workers,
             self._broker,
@@ -127,9 +165,7 @@ class _Platform:
             next_cluster_id = await workers.close()
             if next_cluster_id is not None:
                 self._next_log.write_text(next_cluster_id)
-            self._broker.stop()
-            if catchers is not None:
-                catchers.stop()
+        return 1 if workers.failed.is_set() else 0
 
     def _start_broker(self) -> None:
         # The id that a clean stop noted with the services; without it the log counts as lost.
@@ -137,14 +173,14 @@ class _Platform:
         self._next_log.unlink(missing_ok=True)
         self._broker.start(noted)
 
-    async def _start_catchers(self) -> CatcherProcess | None:
+    def _start_catchers(self) -> CatcherProcess | None:
         missing = [
             name for name in ("ENGAGEMENT_SMTP_URL", "ENGAGEMENT_SMS_URL") if name not in os.environ
         ]
         if not missing:
             return None
         catchers = CatcherProcess(self._options.data_dir / "caught")
-        await asyncio.to_thread(catchers.start)
+        catchers.start()
         urls = {"ENGAGEMENT_SMTP_URL": catchers.smtp_url, "ENGAGEMENT_SMS_URL": catchers.sms_url}
         self._environment |= {name: urls[name] for name in missing}
         return catchers
@@ -168,8 +204,6 @@ class _Platform:
         server = QuietServer(
             uvicorn.Config(
                 origin,
-                host="127.0.0.1",
-                port=self._port,
                 access_log=False,
                 log_config=None,
                 log_level="warning",
@@ -180,32 +214,36 @@ class _Platform:
         )
         watching = asyncio.create_task(workers.watch())
         denying = asyncio.create_task(verifier.denylist.run(database))
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve([self._listener]))
         stopping = asyncio.create_task(stop.wait())
         failing = asyncio.create_task(workers.failed.wait())
         try:
-            await self._announce(server, workers, serving, catchers)
-            await asyncio.wait({stopping, serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {stopping, serving, failing}
+            await self._announce(server, workers, ends, catchers)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if self._options.ready_file is not None:
+                self._options.ready_file.unlink(missing_ok=True)
             server.should_exit = True
             for task in (watching, denying, stopping, failing):
                 task.cancel()
             await asyncio.gather(serving, watching, denying, return_exceptions=True)
             await database.close()
+        if serving.done() and (error := serving.exception()) is not None:
+            raise error
 
     async def _announce(
         self,
         server: QuietServer,
         workers: Workers,
-        serving: "asyncio.Task[None]",
+        ends: "set[asyncio.Task[Any]]",
         catchers: CatcherProcess | None,
     ) -> None:
-        """Writes the ready file when everything answers."""
+        """Writes the ready file when everything answers; gives up when something has ended."""
         while not server.started or await workers.check() is not None:
-            if serving.done():
-                serving.result()
+            done, _ = await asyncio.wait(ends, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            if done:
                 return
-            await asyncio.sleep(0.05)
         content = {
             "base_url": self.base_url,
             "kafka_bootstrap_servers": self._broker.bootstrap_servers,

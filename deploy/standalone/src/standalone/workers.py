@@ -2,7 +2,8 @@
 
 Settling: the simulated clock moves on when all due work has fired, every outbox is sent and every group
 has applied it. Recycling: the embedded broker keeps everything in memory and can forget nothing, so past
-a limit, and at the end, it is replaced by an empty one once nobody needs what it holds.
+a limit, and at the end, it is replaced by an empty one once nobody needs what it holds. The invariant: a
+recycle either ends with workers that run, on the old broker or on the new one, or with `failed`.
 """
 
 import asyncio
@@ -17,7 +18,12 @@ from standalone.broker import EmbeddedBroker, new_cluster_id
 
 SETTLE_POLL_SECONDS = 0.01
 WATCH_SECONDS = 5.0
-RECYCLE_TIMEOUT_SECONDS = 60.0
+DRAIN_SECONDS = 60.0
+"""A group that gets no further for so long does not drain: its database is away, or it has tripped."""
+LONGEST_DRAIN_AT_END_SECONDS = 60.0
+LONGEST_PUT_OFF_SECONDS = 900.0
+RESTART_ATTEMPTS = 5
+RESTART_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -33,6 +39,8 @@ class Workers:
         partitions: Of each topic.
         max_mib: Memory of the broker past which it is recycled.
         wake: Wakes the loops that wait for the clock.
+        watch_seconds: Between two looks at the broker.
+        drain_seconds: Without progress, after which a recycle is put off.
     """
 
     def __init__(
@@ -43,18 +51,23 @@ class Workers:
         partitions: int,
         max_mib: int,
         wake: Callable[[], None],
+        watch_seconds: float = WATCH_SECONDS,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._make = make
         self._wake = wake
         self._broker = broker
         self._partitions = partitions
         self._max_mib = max_mib
+        self._watch_seconds = watch_seconds
+        self._drain_seconds = drain_seconds
+        self._put_off_seconds = 0.0
+        self._not_before = 0.0
         self._running: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._recycling = asyncio.Lock()
         self.failed = asyncio.Event()
         self.workers: Mapping[str, Worker] = {}
-        self._next_cluster_id = ""
 
     async def start(self) -> None:
         """Makes the topics and starts the workers."""
@@ -128,55 +141,115 @@ class Workers:
     async def watch(self) -> None:
         """Replaces a broker that died or has grown past its limit, until cancelled."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            if not self._broker.is_running:
-                log.error("standalone.broker_died")
-                # Its clients notice the new log by its id: the relays refill it.
-                self._broker.start()
-            elif self._broker.memory_mib > self._max_mib:
-                await self.recycle()
+            await asyncio.sleep(self._watch_seconds)
+            try:
+                await self._look()
+            except Exception:
+                # Whatever it was, the next look tries again: without this loop a broker that died
+                # would stay dead, and one that grows would take all memory.
+                log.exception("standalone.watch_failed")
 
-    async def recycle(self) -> None:
-        """Replaces the broker by an empty one once every group has applied what it holds."""
+    async def _look(self) -> None:
+        if not self._broker.is_running:
+            log.error("standalone.broker_died")
+            # Its clients notice the new log by its id: the relays refill it.
+            self._broker.start()
+        elif self._broker.memory_mib > self._max_mib and _now() >= self._not_before:
+            await self.recycle()
+
+    async def recycle(self) -> bool:
+        """Replaces the broker by an empty one once every group has applied what it holds.
+
+        Returns:
+            Whether it was replaced; if not, everything goes on as before and it is tried again later.
+        """
         async with self._recycling:
-            memory = self._broker.memory_mib
-            if not await self._hand_over():
+            memory_mib = round(self._broker.memory_mib)
+            next_cluster_id = await self._hand_over()
+            if next_cluster_id is None:
+                # Each try keeps the relays waiting, so a group that is stuck is not waited for again soon.
+                self._put_off_seconds = min(
+                    LONGEST_PUT_OFF_SECONDS, max(self._drain_seconds, 2 * self._put_off_seconds)
+                )
+                self._not_before = _now() + self._put_off_seconds
+                log.warning(
+                    "standalone.recycle_put_off",
+                    memory_mib=memory_mib,
+                    next_try_seconds=self._put_off_seconds,
+                )
+                return False
+            self._put_off_seconds = 0.0
+            await self.stop()
+            await self._restart(next_cluster_id)
+            log.info("standalone.broker_recycled", memory_mib=memory_mib)
+            return True
+
+    async def _restart(self, cluster_id: str) -> None:
+        """Starts the empty broker and fresh workers; says that it failed when neither will."""
+        for attempt in range(1, RESTART_ATTEMPTS + 1):
+            try:
+                await asyncio.to_thread(self._broker.stop)
+                self._broker.start(cluster_id)
+                await self.start()
+            except Exception:
+                log.exception("standalone.restart_failed", attempt=attempt)
+                if attempt == RESTART_ATTEMPTS:
+                    self.failed.set()
+                    raise
+                await asyncio.sleep(RESTART_PAUSE_SECONDS)
+            else:
                 return
-            await asyncio.to_thread(self._broker.stop)
-            self._broker.start(self._next_cluster_id)
-            await self.start()
-            log.info("standalone.broker_recycled", memory_mib=round(memory))
 
     async def close(self) -> str | None:
         """Stops everything; gives the cluster id of the next log if the present one is all applied."""
         async with self._recycling:
-            return self._next_cluster_id if await self._hand_over() else None
+            next_cluster_id = None
+            try:
+                next_cluster_id = await self._hand_over(LONGEST_DRAIN_AT_END_SECONDS)
+            except Exception:
+                # Not noted, the log counts as lost: the next start fills it again, and the inboxes drop
+                # the repeats.
+                log.exception("standalone.hand_over_failed")
+            await self.stop()
+            return next_cluster_id
 
-    async def _hand_over(self) -> bool:
-        """Stops the relays, lets the groups finish, stops the workers, notes the next log."""
-        for worker in self.workers.values():
-            for relay in worker.relays:
-                relay.pause()
-        drained = await self._groups_finish()
-        # Read while the pools are open; whatever came after stays in the queue for the next log.
-        self._next_cluster_id = new_cluster_id()
-        if drained:
+    async def _hand_over(self, longest_seconds: float = float("inf")) -> str | None:
+        """Stops the relays, lets the groups finish, notes the id of the next log.
+
+        Returns:
+            That id; none when the groups do not finish: then the relays send on.
+        """
+        relays = [relay for worker in self.workers.values() for relay in worker.relays]
+        for relay in relays:
+            relay.pause()
+        accepted = None
+        try:
+            if not self.workers or not await self._groups_finish(longest_seconds):
+                log.warning("standalone.not_drained")
+                return None
+            next_cluster_id = new_cluster_id()
+            # Whatever comes from here on stays in the queue for the next log.
             for worker in self.workers.values():
                 async with worker.worker_database.connect() as connection:
-                    await accept_cluster(connection, self._next_cluster_id)
-        else:
-            log.warning("standalone.not_drained")
-        await self.stop()
-        return drained
+                    await accept_cluster(connection, next_cluster_id)
+            accepted = next_cluster_id
+            return accepted
+        finally:
+            if accepted is None:
+                for relay in relays:
+                    relay.resume()
 
-    async def _groups_finish(self) -> bool:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + RECYCLE_TIMEOUT_SECONDS
-        while loop.time() < deadline:
+    async def _groups_finish(self, longest_seconds: float) -> bool:
+        """Waits for the groups as long as they get on."""
+        ends_at = _now() + longest_seconds
+        activity, gives_up_at = self._activity(), _now() + self._drain_seconds
+        while _now() < min(ends_at, gives_up_at) and not self.failed.is_set():
             relays = [relay for worker in self.workers.values() for relay in worker.relays]
             if all(relay.is_paused for relay in relays) and self._all_applied():
                 return True
             await asyncio.sleep(SETTLE_POLL_SECONDS)
+            if self._activity() != activity:
+                activity, gives_up_at = self._activity(), _now() + self._drain_seconds
         return False
 
     def _all_applied(self) -> bool:
@@ -186,3 +259,7 @@ class Workers:
                 for at, offset in relay.acknowledged.items():
                     acknowledged[at] = max(offset, acknowledged.get(at, -1))
         return all(worker.has_applied(acknowledged) for worker in self.workers.values())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -92,6 +92,11 @@ class Relay:
         """Sends nothing any more; `is_paused` tells when the batch in hand is done."""
         self._is_asked_to_pause = True
 
+    def resume(self) -> None:
+        """Sends again after `pause`."""
+        self._is_asked_to_pause = False
+        self.is_paused = False
+
     async def run(self, stop: asyncio.Event) -> None:
         """Relays until told to stop; waits out every fault of the infrastructure.
 
