@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 
 from revisit_chassis.migrate import upgrade
 from revisit_chassis.tenancy import Roles
-from standalone.postgres import EmbeddedPostgres, Tuning
+from standalone.postgres import SUPERUSER, EmbeddedPostgres, Tuning
+
+PUBLISHED = """
+SELECT headers->>'ce_type' AS type, count(*) AS count FROM outbox WHERE clinic_id = $1 GROUP BY 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,52 @@ class Cluster:
         """Deletes the stopped cluster."""
         self.server.remove()
 
+    def attach(self) -> None:
+        """Uses the server that another process runs on this folder.
+
+        Raises:
+            PostgresFailed: None runs there.
+        """
+        self.server.attach()
+
+    def published(self, service: str, clinic_id: UUID) -> dict[str, int]:
+        """Gives how many events of each type a service has published for a clinic, by its outbox.
+
+        Args:
+            service: Whose; its database has the same name.
+            clinic_id: The clinic.
+        """
+        found: dict[str, int] = {}
+        address = self.server.url(service, SUPERUSER, self.server.superuser_password)
+
+        async def count() -> None:
+            connection = await asyncpg.connect(address)
+            try:
+                rows = await connection.fetch(PUBLISHED, clinic_id)
+            finally:
+                await connection.close()
+            found.update({row["type"]: row["count"] for row in rows})
+
+        _outside_loop(lambda: asyncio.run(count()))
+        return found
+
+    def addresses(self, name: str) -> ServiceDatabase:
+        """Gives the addresses of a database that was prepared before.
+
+        Args:
+            name: Name of the database.
+        """
+        urls = {
+            user: self.server.url(name, user, password)
+            for user, password in self._passwords(name).items()
+        }
+        return ServiceDatabase(
+            database_url=urls[name],
+            worker_database_url=urls[f"{name}_worker"],
+            owner_database_url=urls[f"{name}_owner"],
+            roles=Roles(app=name, worker=f"{name}_worker"),
+        )
+
     def prepare(self, name: str) -> ServiceDatabase:
         """Makes database and users `name`, `name_worker`, `name_owner` unless they exist; no migration.
 
@@ -66,13 +117,7 @@ class Cluster:
         """
         passwords = self._passwords(name)
         _outside_loop(lambda: asyncio.run(_create(self.superuser_url, name, passwords)))
-        urls = {user: self.server.url(name, user, password) for user, password in passwords.items()}
-        return ServiceDatabase(
-            database_url=urls[name],
-            worker_database_url=urls[f"{name}_worker"],
-            owner_database_url=urls[f"{name}_owner"],
-            roles=Roles(app=name, worker=f"{name}_worker"),
-        )
+        return self.addresses(name)
 
     def create(self, service: str, name: str | None = None) -> ServiceDatabase:
         """Makes and migrates a database for a service.

@@ -23,7 +23,8 @@ from standalone.placement import Placement, server_of
 START_TIMEOUT_SECONDS = 60
 BIND_ATTEMPTS = 5
 SUPERUSER = "postgres"
-STATUS_LINE = 7
+PORT_LINE, STATUS_LINE = 3, 7
+"""Of postmaster.pid, counted from 0."""
 
 
 class PostgresFailed(RuntimeError):
@@ -95,6 +96,18 @@ class EmbeddedPostgres:
             # Between the choice of a port and its use, somebody else may have taken it.
             if attempt == BIND_ATTEMPTS or port_is_free(self.port):
                 raise PostgresFailed(f"PostgreSQL did not start:\n{tail}")
+
+    def attach(self) -> None:
+        """Takes the port and the password of a server that another process runs on this folder.
+
+        Raises:
+            PostgresFailed: None runs there.
+        """
+        cluster = self._placement.cluster_dir() if self._data_dir.exists() else self._data_dir
+        if server_of(cluster) is None:
+            raise PostgresFailed(f"no server runs on {self._data_dir}")
+        self.port = int((cluster / "postmaster.pid").read_text().splitlines()[PORT_LINE])
+        self._read_or_make_password()
 
     @property
     def _log_path(self) -> Path:

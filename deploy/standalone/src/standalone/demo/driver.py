@@ -1,15 +1,16 @@
 """Replays a clinic's life through the public HTTP API on the simulated clock.
 
-Registers the clinic and each patient when first heard of, posts events in batches, lets patients answer
-what reached them, and moves the clock chunk by chunk.
+Registers the clinic, tells of patients and events in batches, lets patients answer what reached them, and
+moves the clock chunk by chunk. A clock that is further already (the data folder was used before) stays.
 """
 
 import asyncio
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -19,13 +20,16 @@ from uuid import UUID
 from standalone.demo.client import Client
 from standalone.demo.happenings import Happening, Person, Timeline
 from standalone.demo.progress import Progress
+from standalone.demo.simulator import CSAT_SHARES
 
 BATCH = 200
 BATCH_TYPE = "application/cloudevents-batch+json"
 FORM_TYPE = "application/x-www-form-urlencoded"
 CHUNK = timedelta(hours=12)
-AFTERMATH = timedelta(days=4)
-"""Follow-ups of the last day are due up to three days later."""
+AFTERMATH_STEP = timedelta(days=1)
+TAKEN = frozenset({200, 303})
+GONE = frozenset({404, 409, 410})
+"""A link expires, and an appointment that was cancelled meanwhile cannot be confirmed."""
 SURVEY_LINK = re.compile(r"/feedback/s/[\w-]+")
 LINK = re.compile(r"https?://\S+")
 CONFIRM_LINK = re.compile(r"/booking/a/[\w-]+")
@@ -43,8 +47,9 @@ class Plan:
     clinic: dict[str, Any]
     answer_share: float
     confirm_share: float
+    ends_at: datetime
     repeat: int = 1
-    shuffle: int | None = None
+    is_shuffled: bool = False
 
 
 @dataclass(slots=True)
@@ -54,7 +59,6 @@ class Tally:
     events: int = 0
     duplicates: int = 0
     answers: int = 0
-    registered: set[str] = field(default_factory=set)
 
 
 class Mail:
@@ -112,33 +116,37 @@ class Driver:
         self._platform_token = platform_token
         self._token = clinic_token
         self._mail = mail
-        self._random = Random(plan.shuffle or 0)  # noqa: S311
 
-    async def run(self, now: datetime) -> datetime:
-        """Replays everything; gives the time at which it ends.
-
-        Args:
-            now: The clock's present time.
-        """
+    async def run(self) -> datetime:
+        """Replays everything; gives the time at which it ends."""
         await self._put(
             f"/booking/v1/clinics/{self._plan.clinic_id}", self._plan.clinic, platform=True
         )
-        progress = Progress(self._timeline.events * self._plan.repeat, "events")
-        shuffle = self._random if self._plan.shuffle is not None else None
-        for end, happenings in self._timeline.chunks(CHUNK, shuffle):
+        now = await self._now()
+        progress = Progress(self._timeline.happenings * self._plan.repeat, "events")
+        for end, happenings in self._timeline.chunks(CHUNK):
             # The past of the chunk is empty: the clock may pass it at once.
             now = await self._advance(now, end - CHUNK)
-            await self._register({h.person.id: h.person for h in happenings}.values())
             for _ in range(self._plan.repeat):
-                await self._post(happenings)
-            now = await self._advance(now, end)
+                await self._tell(happenings)
+            now = await self._advance(now, min(end, self._plan.ends_at))
             await self._react()
             progress.add(len(happenings) * self._plan.repeat, f"{end:%d %b %Y}")
-        finish = now + AFTERMATH
-        while now < finish:
-            now = await self._advance(now, min(finish, now + timedelta(days=1)))
+        await self._wait_for_the_end(now)
+        return await self._now()
+
+    async def _wait_for_the_end(self, now: datetime) -> None:
+        """Lets the time pass in which messages of the last days are due."""
+        left = max(0, math.ceil((self._plan.ends_at - now) / AFTERMATH_STEP))
+        for _ in Progress(left, "days of the aftermath").over(range(left)):
+            now = await self._advance(now, min(self._plan.ends_at, now + AFTERMATH_STEP))
             await self._react()
-        return now
+
+    async def _now(self) -> datetime:
+        answer = await self._client.request("GET", "/clock")
+        if answer.status != 200:
+            raise Refused(f"the clock answered {answer.status}: {answer.body.decode()}")
+        return datetime.fromisoformat(answer.json()["now"])
 
     async def _advance(self, now: datetime, to: datetime) -> datetime:
         seconds = int((to - now).total_seconds())
@@ -154,13 +162,23 @@ class Driver:
             raise Refused(f"the clock answered {answer.status}: {answer.body.decode()}")
         return datetime.fromisoformat(answer.json()["now"])
 
-    async def _register(self, people: Iterable[Person]) -> None:
+    async def _tell(self, happenings: Sequence[Happening]) -> None:
+        """Posts what the clinic's software tells; shuffled, patients and events at once."""
+        people = [found.person for found in happenings if found.person is not None]
+        events = [found.event for found in happenings if found.event is not None]
+        if self._plan.is_shuffled:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._post(events))
+                group.create_task(self._register(people))
+        else:
+            await self._register(people)
+            await self._post(events)
+
+    async def _register(self, people: Sequence[Person]) -> None:
         async with asyncio.TaskGroup() as group:
             for person in people:
-                if person.id not in self.tally.registered:
-                    self.tally.registered.add(person.id)
-                    path = f"/booking/v1/patients/{person.id}"
-                    group.create_task(self._put(path, person.as_request()))
+                path = f"/booking/v1/patients/{person.id}"
+                group.create_task(self._put(path, person.as_request()))
 
     async def _put(self, path: str, body: dict[str, Any], *, platform: bool = False) -> None:
         token = self._platform_token if platform else self._token
@@ -168,13 +186,12 @@ class Driver:
         if answer.status not in {200, 201}:
             raise Refused(f"PUT {path} answered {answer.status}: {answer.body.decode()}")
 
-    async def _post(self, happenings: Sequence[Happening]) -> None:
+    async def _post(self, events: Sequence[dict[str, Any]]) -> None:
         async with asyncio.TaskGroup() as group:
-            for start in range(0, len(happenings), BATCH):
-                events = [happening.event for happening in happenings[start : start + BATCH]]
-                group.create_task(self._post_batch(events))
+            for start in range(0, len(events), BATCH):
+                group.create_task(self._post_batch(events[start : start + BATCH]))
 
-    async def _post_batch(self, events: list[dict[str, Any]]) -> None:
+    async def _post_batch(self, events: Sequence[dict[str, Any]]) -> None:
         answer = await self._client.request(
             "POST",
             "/booking/v1/events",
@@ -205,16 +222,22 @@ class Driver:
                         group.create_task(self._follow(confirm.group(0), b""))
 
     async def _answer(self, path: str, mood: Random) -> None:
-        csat = mood.choices((5, 4, 3, 2, 1), (0.55, 0.27, 0.09, 0.05, 0.04))[0]
+        csat = mood.choices(*zip(*CSAT_SHARES, strict=True))[0]
         nps = min(10, max(0, round(mood.gauss(1.9 * csat, 1.2))))
-        await self._follow(path, f"csat={csat}&nps={nps}&comment=".encode())
-        self.tally.answers += 1
+        if await self._follow(path, f"csat={csat}&nps={nps}&comment=".encode()):
+            self.tally.answers += 1
 
-    async def _follow(self, path: str, form: bytes) -> None:
-        await self._client.request("GET", path)
+    async def _follow(self, path: str, form: bytes) -> bool:
+        """Opens a page and sends its form; gives whether the page was there and took it."""
+        page = await self._client.request("GET", path)
+        if page.status in GONE:
+            return False
         answer = await self._client.request("POST", path, payload=form, content_type=FORM_TYPE)
-        if answer.status >= 500:
+        if answer.status in GONE:
+            return False
+        if answer.status not in TAKEN:
             raise Refused(f"a patient's page answered {answer.status}")
+        return True
 
 
 def say(text: str) -> None:

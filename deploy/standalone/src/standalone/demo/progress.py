@@ -2,6 +2,10 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 WIDTH = 28
 LINE_EVERY_SECONDS = 5.0
@@ -33,6 +37,20 @@ class Progress:
             self._shown_at = now
             self._show(note)
 
+    def over(self, items: Iterable[T], unit_of: Callable[[T], object] = id) -> Iterator[T]:
+        """Gives the items on and counts them.
+
+        Args:
+            items: Items of one unit follow one another.
+            unit_of: Which unit an item belongs to; each is one of its own when left out.
+        """
+        last: object = None
+        for item in items:
+            if (unit := unit_of(item)) != last:
+                last = unit
+                self.add(1)
+            yield item
+
     def _show(self, note: str) -> None:
         seconds = max(0.001, time.monotonic() - self._started)
         rate = self._done / seconds
@@ -41,7 +59,7 @@ class Progress:
         bar = "#" * int(share * WIDTH)
         text = (
             f"[{bar:.<{WIDTH}}] {share:4.0%}  {self._done:,} of {self._total:,} {self._unit}  "
-            f"{rate:,.0f}/s  {_clock(left)} left  {note}"
+            f"{rate:,.{0 if rate >= 10 else 1}f}/s  {_clock(left)} left  {note}"
         )
         if self._is_terminal:
             end = "\n" if self._done >= self._total else ""

@@ -1,17 +1,17 @@
 """What came of a replay: asked of the platform's own pages, counted, and put into words."""
 
-import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from revisit_events.catalog import TOPICS, current_type
 from standalone.demo.client import Client
 from standalone.demo.happenings import Timeline
+from standalone.demo.words import AXES, SEGMENTS, TASKS, words_for
 
-SENT = re.compile(r'^relay_sent_total\{service="[^"]+",topic="(?P<topic>[^"]+)"\} (?P<count>\S+)$')
 PAGE = 200
+WIDTH = 31
 
 
 @dataclass(slots=True)
@@ -30,6 +30,7 @@ class Report:
     at_risk: list[dict[str, Any]]
     kpis: dict[str, Any] = field(default_factory=dict)
     answers: int = 0
+    ahead: int = 0
     reminders_for_past_or_cancelled: int = 0
     seconds: float = 0.0
 
@@ -50,12 +51,16 @@ class Reader:
         self._client = client
         self._token = token
 
-    async def report(self, timeline: Timeline, answers: int) -> Report:
+    async def report(
+        self, timeline: Timeline, *, answers: int, events: dict[str, int], now: datetime
+    ) -> Report:
         """Gives the report of a replay.
 
         Args:
             timeline: What was replayed.
             answers: Surveys that patients answered.
+            events: How many of each type the services have published.
+            now: Business time at its end.
         """
         kpis = {item["kpi"]: item for item in (await self._get("/scoring/v1/kpis"))["items"]}
         interactions = (await self._get("/scoring/v1/interactions"))["items"]
@@ -66,9 +71,9 @@ class Reader:
         return Report(
             patients=timeline.patients,
             appointments=timeline.appointments,
-            visits=int(kpis["visits"]["value"]),
+            visits=int(kpis["visits"]["value"] or 0),
             no_show_rate=kpis["no_show_rate"]["value"],
-            events=await self._events(),
+            events=events,
             messages={
                 item["code"]: item["count"]
                 for item in interactions
@@ -82,25 +87,18 @@ class Reader:
             segments=segments,
             at_risk=[
                 {
-                    "patient_id": item["patient_id"],
+                    # The clinic's own identifier: what its staff can look up.
+                    "patient_id": timeline.identifier_of(item["patient_id"]),
                     "probability": item["probability"],
-                    "reasons": [reason["code"] for reason in item["reasons"]],
+                    "reasons": [reason["text"]["en"] for reason in item["reasons"]],
                 }
                 for item in (await self._get("/scoring/v1/at-risk?limit=10"))["items"]
             ],
             kpis={name: {"value": item["value"], "n": item["n"]} for name, item in kpis.items()},
             answers=answers,
+            ahead=timeline.ahead(now),
             reminders_for_past_or_cancelled=await self._pointless_reminders(timeline),
         )
-
-    async def _events(self) -> dict[str, int]:
-        """Counts the events by type, from the relays' own metrics."""
-        answer = await self._client.request("GET", "/metrics")
-        counts: Counter[str] = Counter()
-        for line in answer.body.decode().splitlines():
-            if (found := SENT.match(line)) is not None:
-                counts[_type_of(found["topic"])] += int(float(found["count"]))
-        return dict(sorted(counts.items()))
 
     async def _tasks(self) -> dict[str, Any]:
         reasons: Counter[str] = Counter()
@@ -133,47 +131,59 @@ class Reader:
         return answer.json()
 
 
-def _type_of(topic: str) -> str:
-    return current_type(topic) if topic in TOPICS else topic
-
-
 def as_text(report: Report) -> str:
     """Gives the report in the words of a clinic's owner."""
-    messages = sum(report.messages.values())
+    sent, two_z = report.messages, report.two_z
     lines = [
         "",
         "What came of it",
         "",
-        f"  Patients                 {report.patients:>8,}",
-        f"  Appointments             {report.appointments:>8,}",
-        f"  Visits                   {report.visits:>8,}",
-        f"  No-show rate             {_percent(report.no_show_rate):>8}",
-        f"  Follow-ups sent          {report.messages.get('follow-up', 0):>8,}"  # noqa: ISC004
-        f"   answered {report.answers:,}",
-        f"  Reminders sent           {report.messages.get('reminder', 0):>8,}"  # noqa: ISC004
-        f"   for a past, cancelled or missed appointment {report.reminders_for_past_or_cancelled:,}",
-        f"  Messages in all          {messages:>8,}",
+        _line("Patients", report.patients),
+        _line("Appointments", report.appointments, f"{report.ahead:,} of them still ahead"),
+        _line("Visits", report.visits),
+        f"  {'No-show rate':<{WIDTH}}{_percent(report.no_show_rate):>8}",
+        _line("Follow-ups sent", sent.get("follow-up", 0), f"answered {report.answers:,}"),
+        _line(
+            "Reminders sent",
+            sent.get("reminder", 0),
+            "for a past, cancelled or missed appointment "
+            f"{report.reminders_for_past_or_cancelled:,}",
+        ),
         "",
-        f"  Open contact tasks       {report.tasks['open']:>8,}",
-        *(f"    {reason:<23}{count:>8,}" for reason, count in report.tasks["by_reason"].items()),
+        _line("Open contact tasks", report.tasks["open"]),
+        *_table(TASKS, report.tasks["by_reason"]),
         "",
         "  After each visit: a next appointment, a contact task, or a release (2Z)",
-        f"    in scope               {report.two_z['in_scope']:>8,}",
-        f"    next appointment       {report.two_z['booked']:>8,}",
-        f"    open contact task      {report.two_z['task_open']:>8,}",
-        f"    released               {report.two_z['released']:>8,}",
-        f"    violations             {report.two_z['violations']:>8,}",
+        _line("  patients in scope", two_z["in_scope"]),
+        _line("  with a next appointment", two_z["booked"]),
+        _line("  with an open contact task", two_z["task_open"]),
+        _line("  released for a stated reason", two_z["released"]),
+        _line("  violations", two_z["violations"]),
     ]
     for axis, counts in report.segments.items():
-        lines += ["", f"  Patients by {axis}"]
-        lines += [f"    {key:<23}{count:>8,}" for key, count in counts.items() if count]
-    lines += ["", "  Most at risk of not coming back"]
+        lines += ["", f"  Patients by {words_for(AXES, axis)}", *_table(SEGMENTS, counts)]
+    lines += ["", "  Most at risk of not coming back by themselves"]
     lines += [
-        f"    {item['patient_id']}  {_percent(item['probability'])}  {', '.join(item['reasons'])}"
+        f"    {item['patient_id']:<20}{_percent(item['probability']):>7}  {', '.join(item['reasons'])}"
         for item in report.at_risk
     ]
     return "\n".join(lines)
 
 
+def _table(names: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+    return [
+        _line(f"  {words_for(names, code)}", count)
+        for code, count in sorted(counts.items(), key=lambda found: -found[1])
+        if count
+    ]
+
+
+def _line(name: str, count: int, note: str = "") -> str:
+    return f"  {name:<{WIDTH}}{count:>8,}   {note}".rstrip()
+
+
 def _percent(share: float | None) -> str:
-    return "none yet" if share is None else f"{share:.1%}"
+    if share is None:
+        return "none yet"
+    # A model is never sure: what rounds to 100 % reads as more than 99.
+    return "> 99%" if 0.99 < share < 1 else f"{share:.1%}"

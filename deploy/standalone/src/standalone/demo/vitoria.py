@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from typing import TextIO
 from zoneinfo import ZoneInfo
 
 from standalone.demo.happenings import Appointment
@@ -34,6 +35,16 @@ class WrongFile(ValueError):
     """The file is not in this format; the text says what is missing, and in which row."""
 
 
+def count_rows(path: Path) -> int:
+    """Gives the number of lines below the header, for the time left.
+
+    Args:
+        path: CSV with a header.
+    """
+    with _opened(path) as lines:
+        return max(0, sum(1 for _ in lines) - 1)
+
+
 def read_appointments(path: Path) -> Iterator[Appointment]:
     """Gives the appointments of a file, plain or compressed with gzip.
 
@@ -43,12 +54,7 @@ def read_appointments(path: Path) -> Iterator[Appointment]:
     Raises:
         WrongFile: A column is missing or a row cannot be read.
     """
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8", newline="")  # noqa: SIM115
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8", newline="")
-    )
-    with opened as lines:
+    with _opened(path) as lines:
         rows = csv.DictReader(lines)
         missing = [name for name in REQUIRED if name not in (rows.fieldnames or ())]
         if missing:
@@ -56,8 +62,14 @@ def read_appointments(path: Path) -> Iterator[Appointment]:
         for number, row in enumerate(rows, start=2):
             try:
                 yield _appointment(row)
-            except (KeyError, ValueError, TypeError) as error:
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
                 raise WrongFile(f"row {number} cannot be read: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
 
 
 def _appointment(row: dict[str, str]) -> Appointment:
