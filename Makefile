@@ -6,6 +6,8 @@ PACKAGES := libs/chassis libs/events services/booking services/engagement servic
 ARGS ?=
 CLINIC ?=
 ROLE ?= clinic_system
+PORT ?= 8080
+DATA_DIR ?= .run
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
@@ -27,11 +29,11 @@ $(VENV)/.ready: requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 demo: setup ## Run three months of a clinic, print what came of it, keep serving (ARGS="--exit --report FILE --data FILE")
 	@$(BIN)/python -m standalone demo $(ARGS)
 
-serve: setup ## Serve the embedded default on port 8080 from the folder .run
-	@$(BIN)/python -m standalone serve --port 8080 --data-dir .run --ready-file .run/ready.json $(ARGS)
+serve: setup ## Serve the embedded default (PORT=8080, DATA_DIR=.run)
+	@$(BIN)/python -m standalone serve --port $(PORT) --data-dir $(DATA_DIR) --ready-file $(DATA_DIR)/ready.json $(ARGS)
 
 token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
-	@$(BIN)/python -m standalone token --data-dir .run $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
+	@$(BIN)/python -m standalone token --data-dir $(DATA_DIR) $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
 
 test: setup ## Run every test on the embedded default
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not data" $(ARGS)
@@ -70,6 +72,7 @@ env: setup ## Write .env and deploy/secrets for docker-compose
 
 lock: setup ## Resolve requirements.in into requirements.txt with hashes
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --output-file requirements.txt requirements.in
+	@$(BIN)/python -m deploy.split_requirements
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Commands of the embedded default: `python -m standalone serve | token | demo | catchers`."""
+"""Commands of the embedded default: `python -m standalone serve | token | revoke | demo | catchers`."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_serve(commands)
     _add_token(commands)
+    _add_revoke(commands)
     commands.add_parser("demo", add_help=False, help="run the demo")
     catchers = commands.add_parser(
         "catchers", help="an SMTP server and an SMS gateway that keep all"
@@ -37,6 +38,8 @@ def main() -> int:
         return _serve(arguments)
     if arguments.command == "token":
         return _token(arguments)
+    if arguments.command == "revoke":
+        return _revoke(arguments)
     from standalone.catchers import run  # noqa: PLC0415
 
     run(arguments.host, arguments.smtp_port, arguments.http_port, arguments.folder)
@@ -57,6 +60,22 @@ def _add_token(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     token.add_argument("--data-dir", type=Path, required=True)
     token.add_argument("--clinic", type=UUID, help="none makes a platform token")
     token.add_argument("--role", required=True)
+
+
+def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    revoke = commands.add_parser("revoke", help="refuse a token from now on, in every service")
+    revoke.add_argument("--data-dir", type=Path, required=True)
+    which = revoke.add_mutually_exclusive_group(required=True)
+    which.add_argument("--token", help="the whole token")
+    which.add_argument("--jti", help="its id, where the token itself is gone")
+    revoke.add_argument(
+        "--clinic", type=UUID, help="with --jti: of the token; none for a platform token"
+    )
+    revoke.add_argument(
+        "--expires-at",
+        type=_moment,
+        help="with --jti: when it expires; 30 days from now if not known",
+    )
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -104,6 +123,24 @@ def _token(arguments: argparse.Namespace) -> int:
         print(keys.issue(arguments.role, arguments.clinic))
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    from standalone.keys import Keys  # noqa: PLC0415
+    from standalone.postgres import PostgresFailed  # noqa: PLC0415
+    from standalone.revoking import revoke, revoked_by_id, revoked_by_text  # noqa: PLC0415
+
+    data_dir = arguments.data_dir.resolve()
+    try:
+        if arguments.token is not None:
+            gone = revoked_by_text(Keys(data_dir), arguments.token)
+        else:
+            gone = revoked_by_id(arguments.jti, arguments.clinic, arguments.expires_at)
+        revoke(data_dir, gone)
+    except (ValueError, OSError, PostgresFailed) as error:
+        print(f"not revoked: {error}", file=sys.stderr)
         return 2
     return 0
 
