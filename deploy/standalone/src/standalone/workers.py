@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from revisit_chassis.failpoint import failpoint
 from revisit_events.relay import accept_cluster
 from revisit_events.topics import create_topics
 from revisit_events.worker import Worker
@@ -179,6 +180,7 @@ class Workers:
                 )
                 return False
             self._put_off_seconds = 0.0
+            failpoint("recycle.after_hand_over")
             await self.stop()
             await self._restart(next_cluster_id)
             log.info("standalone.broker_recycled", memory_mib=memory_mib)

@@ -164,7 +164,7 @@ def as_text(report: Report) -> str:
         lines += ["", f"  Patients by {words_for(AXES, axis)}", *_table(SEGMENTS, counts)]
     lines += ["", "  Most at risk of not coming back by themselves"]
     lines += [
-        f"    {item['patient_id']:<20}{_percent(item['probability']):>7}  {', '.join(item['reasons'])}"
+        f"    {item['patient_id']:<20}{_risk(item['probability']):>8}  {', '.join(item['reasons'])}"
         for item in report.at_risk
     ]
     return "\n".join(lines)
@@ -185,5 +185,9 @@ def _line(name: str, count: int, note: str = "") -> str:
 def _percent(share: float | None) -> str:
     if share is None:
         return "none yet"
-    # A model is never sure: what rounds to 100 % reads as more than 99.
-    return "> 99%" if 0.99 < share < 1 else f"{share:.1%}"
+    return f"{share:.1%}"
+
+
+def _risk(probability: float) -> str:
+    # Nobody is lost for sure: what rounds to 100 % reads as more than 99.
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"

@@ -1,6 +1,6 @@
 """The shipped sample: three months of a clinic with four specialties, made on a seed.
 
-Calibrated to published curves (docs/adr/0017 has the figures and their sources): lead times and no-shows
+Calibrated to published curves (docs/adr/0020 has the figures and their sources): lead times and no-shows
 by lead time, return rhythms, answers to surveys. Everybody in it is made up. The clinic goes on living at
 the end: whatever was booked by then for later is still ahead.
 """
