@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from standalone.demo.happenings import Timeline
+from standalone.demo.timeline import Timeline
 from standalone.demo.vitoria import read_appointments
 
 pytestmark = pytest.mark.data

@@ -21,7 +21,6 @@ from standalone.children import dies_with_parent
 from standalone.cluster import Cluster
 from standalone.demo.client import Client
 from standalone.demo.driver import Driver, Mail, Plan, Refused, say
-from standalone.demo.happenings import Timeline
 from standalone.demo.progress import Progress
 from standalone.demo.report import Reader, Report, as_text
 from standalone.demo.simulator import (
@@ -33,6 +32,7 @@ from standalone.demo.simulator import (
     end_of,
     simulate,
 )
+from standalone.demo.timeline import Timeline
 from standalone.demo.vitoria import WrongFile, count_rows, read_appointments
 from standalone.keys import Keys
 from standalone.placement import Placement

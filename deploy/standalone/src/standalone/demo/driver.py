@@ -18,9 +18,10 @@ from typing import IO, Any
 from uuid import UUID
 
 from standalone.demo.client import Client
-from standalone.demo.happenings import Happening, Person, Timeline
+from standalone.demo.happenings import Person
 from standalone.demo.progress import Progress
 from standalone.demo.simulator import CSAT_SHARES
+from standalone.demo.timeline import Happening, Timeline
 
 BATCH = 200
 BATCH_TYPE = "application/cloudevents-batch+json"

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from standalone.demo.client import Client
-from standalone.demo.happenings import Timeline
+from standalone.demo.timeline import Timeline
 from standalone.demo.words import AXES, SEGMENTS, TASKS, words_for
 
 PAGE = 200
