@@ -17,7 +17,7 @@ from random import Random
 from typing import IO, Any
 from uuid import UUID
 
-from standalone.demo.client import Client
+from standalone.demo.client import Answer, Client
 from standalone.demo.happenings import Person
 from standalone.demo.progress import Progress
 from standalone.demo.simulator import CSAT_SHARES
@@ -27,6 +27,8 @@ BATCH = 200
 BATCH_TYPE = "application/cloudevents-batch+json"
 FORM_TYPE = "application/x-www-form-urlencoded"
 CHUNK = timedelta(hours=12)
+BUSY_ATTEMPTS = 20
+BUSY_PAUSE_SECONDS = (0.1, 0.5)
 AFTERMATH_STEP = timedelta(days=1)
 TAKEN = frozenset({200, 303})
 GONE = frozenset({404, 409, 410})
@@ -117,6 +119,7 @@ class Driver:
         self._platform_token = platform_token
         self._token = clinic_token
         self._mail = mail
+        self._random = Random()  # noqa: S311  (when to try again decides nothing)
 
     async def run(self) -> datetime:
         """Replays everything; gives the time at which it ends."""
@@ -163,6 +166,21 @@ class Driver:
             raise Refused(f"the clock answered {answer.status}: {answer.body.decode()}")
         return datetime.fromisoformat(answer.json()["now"])
 
+    async def _patiently(self, method: str, path: str, **request: Any) -> Answer:
+        """Sends a request again while the platform says that it is busy: 503 has changed nothing.
+
+        Told out of order and all at once, events of the same patients wait for one another, and
+        PostgreSQL ends a wait that goes round in a circle.
+        """
+        answer = await self._client.request(method, path, **request)
+        for attempt in range(1, BUSY_ATTEMPTS):
+            if answer.status != 503:
+                break
+            # Apart from one another, or they would meet again.
+            await asyncio.sleep(attempt * self._random.uniform(*BUSY_PAUSE_SECONDS))
+            answer = await self._client.request(method, path, **request)
+        return answer
+
     async def _tell(self, happenings: Sequence[Happening]) -> None:
         """Posts what the clinic's software tells; shuffled, patients and events at once."""
         people = [found.person for found in happenings if found.person is not None]
@@ -183,7 +201,7 @@ class Driver:
 
     async def _put(self, path: str, body: dict[str, Any], *, platform: bool = False) -> None:
         token = self._platform_token if platform else self._token
-        answer = await self._client.request("PUT", path, token=token, body=body)
+        answer = await self._patiently("PUT", path, token=token, body=body)
         if answer.status not in {200, 201}:
             raise Refused(f"PUT {path} answered {answer.status}: {answer.body.decode()}")
 
@@ -193,7 +211,7 @@ class Driver:
                 group.create_task(self._post_batch(events[start : start + BATCH]))
 
     async def _post_batch(self, events: Sequence[dict[str, Any]]) -> None:
-        answer = await self._client.request(
+        answer = await self._patiently(
             "POST",
             "/booking/v1/events",
             token=self._token,
