@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from revisit_chassis.failpoint import failpoint
 from revisit_events.relay import accept_cluster
 from revisit_events.topics import create_topics
 from revisit_events.worker import Worker
@@ -142,6 +143,7 @@ class Workers:
             memory = self._broker.memory_mib
             if not await self._hand_over():
                 return
+            failpoint("recycle.after_hand_over")
             await asyncio.to_thread(self._broker.stop)
             self._broker.start(self._next_cluster_id)
             await self.start()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from revisit_chassis.crypto import UnknownKey
+from revisit_chassis.failpoint import failpoint
 
 NAMING_CONVENTION = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -117,12 +118,16 @@ class Database:
         text = ",".join(map(str, clinics))
         async with self._begin(f"BEGIN; SET LOCAL app.clinics = '{{{text}}}'") as connection:
             yield connection
+            failpoint("database.before_commit")
+        failpoint("database.after_commit")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """Opens a transaction that sees no clinic; for tables whose policy asks for none."""
         async with self._begin("BEGIN") as connection:
             yield connection
+            failpoint("database.before_commit")
+        failpoint("database.after_commit")
 
     @asynccontextmanager
     async def _begin(self, opening: str) -> AsyncIterator[AsyncConnection]:
