@@ -27,18 +27,20 @@ class EmbeddedBroker:
     Args:
         log_path: File that takes the broker's output.
         port: Fixed port, so that clients find a recycled broker again; 0 picks a free one.
+        advertised_port: Where clients reach it, if they come through something else.
     """
 
-    def __init__(self, log_path: Path, port: int = 0) -> None:
+    def __init__(self, log_path: Path, port: int = 0, advertised_port: int = 0) -> None:
         self._log_path = log_path
         self.port = port or free_port()
+        self.advertised_port = advertised_port or self.port
         self.cluster_id = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         """Address for `KAFKA_BOOTSTRAP_SERVERS`."""
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.advertised_port}"
 
     @property
     def pid(self) -> int:
@@ -71,7 +73,6 @@ class EmbeddedBroker:
             BrokerFailed: The broker ended or did not answer in time.
         """
         self.cluster_id = cluster_id or new_cluster_id()
-        url = f"tcp://{self.bootstrap_servers}"
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  (our own binary)
                 [
@@ -79,9 +80,9 @@ class EmbeddedBroker:
                     "--cluster-id",
                     self.cluster_id,
                     "--listener-url",
-                    url,
+                    f"tcp://127.0.0.1:{self.port}",
                     "--advertised-listener-url",
-                    url,
+                    f"tcp://{self.bootstrap_servers}",
                     "--storage-engine",
                     "memory://tansu/",
                 ],
