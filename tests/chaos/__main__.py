@@ -11,7 +11,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 from deploy.kafka.apache_kafka import KafkaUnavailable, fetch_jars
 
@@ -66,6 +68,22 @@ def _show(outcomes: list[Outcome], kind: str, outcome: Outcome) -> None:
     )
 
 
+def _report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    suite = ElementTree.Element(
+        "testsuite",
+        name="chaos",
+        tests=str(len(outcomes)),
+        failures=str(sum(not outcome.passed for outcome in outcomes)),
+    )
+    for outcome in outcomes:
+        case = ElementTree.SubElement(
+            suite, "testcase", name=outcome.name, time=f"{outcome.seconds:.1f}"
+        )
+        if not outcome.passed:
+            ElementTree.SubElement(case, "failure", message=outcome.detail)
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8")
+
+
 def main() -> int:
     """Gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
@@ -73,6 +91,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--logs", type=Path, help="folder that keeps the processes' logs")
+    parser.add_argument("--junitxml", type=Path, help="file that takes the outcomes as a report")
     parser.add_argument("--match", default="", help="only faults and mutants with this text")
     arguments = parser.parse_args()
     kinds = (arguments.only,) if arguments.only else KINDS
@@ -93,6 +112,8 @@ def main() -> int:
         )
         print(f"{kind}: {time.monotonic() - begun:.0f} s", flush=True)
     failed = sum(not outcome.passed for outcome in outcomes)
+    if arguments.junitxml is not None:
+        _report(arguments.junitxml, outcomes)
     print(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
     print(f"{len(outcomes) - failed} passed, {failed} failed")
     return 1 if failed or not outcomes else 0

@@ -75,11 +75,6 @@ async def lose_answers_of_postgres(scene: Scene) -> None:
     await _weathers(scene, scene.platform.postgres_proxy, Weather.SWALLOW_REPLIES)
 
 
-async def half_open_postgres(scene: Scene) -> None:
-    """Connections are dead and nobody is told; the clients' own time-outs find out."""
-    await _half_open(scene, scene.platform.postgres_proxy)
-
-
 async def split_from_broker(scene: Scene) -> None:
     """Bytes stand still, connections break, bytes crawl between the services and the broker."""
     proxy = scene.platform.broker_proxy
@@ -91,15 +86,15 @@ async def lose_answers_of_broker(scene: Scene) -> None:
     await _weathers(scene, scene.platform.broker_proxy, Weather.SWALLOW_REPLIES)
 
 
-async def half_open_broker(scene: Scene) -> None:
-    """Connections to the broker are dead and nobody is told."""
-    await _half_open(scene, scene.platform.broker_proxy)
-
-
-async def _half_open(scene: Scene, proxy: Proxy) -> None:
+async def half_open(scene: Scene) -> None:
+    """Every connection is dead and nobody is told; the clients' own time-outs find out."""
     load = asyncio.create_task(scene.load.run(POSTS))
     await asyncio.sleep(0.3)
-    async with proxy.weather(Weather.HALF_OPEN):
+    platform = scene.platform
+    async with (
+        platform.postgres_proxy.weather(Weather.HALF_OPEN),
+        platform.broker_proxy.weather(Weather.HALF_OPEN),
+    ):
         await asyncio.sleep(HALF_OPEN_SECONDS)
     await load
 

@@ -19,6 +19,8 @@ SLICE = 37
 """Bytes at a time of a sliced stream; no frame of either protocol ends there."""
 DELAY_SECONDS = 0.002
 KEEPALIVE_SECONDS = 3.0
+"""After which a server ends a session whose client does not answer any more. Sessions of the platform
+ask for 25 s (`test_proxy.py`); a proxy on the same machine answers keepalives all the same."""
 
 
 class Weather(StrEnum):

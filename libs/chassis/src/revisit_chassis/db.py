@@ -85,6 +85,11 @@ class Database:
             "server_settings": {
                 "application_name": application_name,
                 "timezone": "UTC",
+                # A session whose client's host is gone holds its locks until the server finds out:
+                # with the system's default after two hours, and no standby takes over before.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
                 # Policies read it; outside a transaction that names clinics it names none.
                 "app.clinics": "{}",
             },
