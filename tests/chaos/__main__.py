@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -94,6 +95,8 @@ def main() -> int:
     parser.add_argument("--junitxml", type=Path, help="file that takes the outcomes as a report")
     parser.add_argument("--match", default="", help="only faults and mutants with this text")
     arguments = parser.parse_args()
+    # Whoever ends the run ends its processes, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kinds = (arguments.only,) if arguments.only else KINDS
     if "kafka" in kinds:
         # Before the first half: half an answer after minutes helps nobody.

@@ -216,8 +216,9 @@ def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (on
     """
     if isinstance(error, OSError):
         return not isinstance(error, _FILE_ERRORS)
-    if isinstance(error, PoolTimeoutError | UnknownKey):
-        # A key that another process uses already reaches this one's ring a little later.
+    if isinstance(error, PoolTimeoutError | UnknownKey | asyncpg.InternalClientError):
+        # A key that another process uses already reaches this one's ring a little later; a driver
+        # that lost its place in a conversation has lost the connection.
         return True
     if isinstance(error, asyncpg.InterfaceError):
         # "Invalid input for query argument" is an interface error too, and would come again for ever.
