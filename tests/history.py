@@ -109,6 +109,11 @@ def fill(site: Site, clinic_id: uuid.UUID, salt: str = "") -> None:
     asyncio.run(consume())
 
 
+def appointment_for(step: str) -> str:
+    """The id of the appointment that is ready for a step of its life."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"appointment-{step}"))
+
+
 async def _score(site: Site) -> None:
     database = Database(site.database.worker_database_url)
     work = Rescore(database, FeedStatus(BrokerWatch(KafkaSettings("127.0.0.1:1"))))
@@ -131,14 +136,15 @@ def _fill_booking(site: Site, clinic_id: uuid.UUID) -> None:
     assert answer.status_code < 300, answer.text
     for step in STEPS:
         # An appointment for each step of its life, the same ids in every clinic.
-        name = str(uuid.uuid5(uuid.NAMESPACE_OID, f"appointment-{step}"))
+        name = appointment_for(step)
+        starts_in = timedelta(hours=-1 if step == "no-show" else 1)
         answer = site.client.post(
             "/v1/appointments",
             headers=site.headers(clinic_id),
             json={
                 "appointment_id": name,
                 "patient_id": str(uuid.uuid5(uuid.NAMESPACE_OID, "patient_id")),
-                "starts_at": (NOW + timedelta(hours=1)).isoformat(),
+                "starts_at": (NOW + starts_in).isoformat(),
             },
         )
         assert answer.status_code < 300 or answer.status_code == 409, answer.text

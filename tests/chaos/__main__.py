@@ -1,4 +1,4 @@
-"""The long set: `python -m tests.chaos [--rounds N] [--seed S] [--only embedded|kafka] [--match TEXT]`.
+"""The long set: `python -m tests.chaos [--rounds N] [--seed S] [--only embedded|kafka] [--match PATTERN]`.
 
 Every fault, then every mutant, on the embedded broker and on Apache Kafka. The seed is printed; the same
 one gives the same choices again. A mutant's control is the same fault without it, in the same run.
@@ -6,7 +6,9 @@ one gives the same choices again. A mutant's control is the same fault without i
 
 import argparse
 import asyncio
+import itertools
 import random
+import re
 import shutil
 import signal
 import sys
@@ -27,9 +29,14 @@ KINDS = ("embedded", "kafka")
 
 async def run(kind: str, rounds: int, seed: int, match: str, logs: Path | None) -> list[Outcome]:
     """Runs the set on one kind of broker."""
+    if (whole := asyncio.current_task()) is not None:
+        # Whoever ends the run ends its processes, too.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, whole.cancel)
     outcomes: list[Outcome] = []
     controls: dict[str, Outcome] = {}
-    faults = [one for one in SCENARIOS if kind == "kafka" or one not in ONLY_ON_KAFKA]
+    here = [one for one in SCENARIOS if kind == "kafka" or one not in ONLY_ON_KAFKA]
+    faults = [fault for fault in here if re.search(match, fault)]
+    mutants = [mutant for mutant in MUTANTS if re.search(match, f"mutant {mutant}")]
     with tempfile.TemporaryDirectory(prefix="revisit-chaos-") as name:
         folder = Path(name)
         platform = Platform(folder, kind)
@@ -41,16 +48,13 @@ async def run(kind: str, rounds: int, seed: int, match: str, logs: Path | None) 
 
         try:
             await platform.start()
-            for turn in range(rounds):
-                for fault in faults:
-                    if match in fault:
-                        controls[fault] = await attempt(fault, turn)
-            for mutant, wanted in MUTANTS.items():
-                if match in f"mutant {mutant}":
-                    if wanted.fault not in controls:
-                        controls[wanted.fault] = await attempt(wanted.fault, 0)
-                    control = controls[wanted.fault]
-                    _show(outcomes, kind, await try_mutant(platform, mutant, seed, control))
+            for turn, fault in itertools.product(range(rounds), faults):
+                controls[fault] = await attempt(fault, turn)
+            for mutant in mutants:
+                fault = MUTANTS[mutant].fault
+                control = controls.get(fault) or await attempt(fault, 0)
+                controls[fault] = control
+                _show(outcomes, kind, await try_mutant(platform, mutant, seed, control))
         finally:
             await platform.stop()
             if logs is not None:
@@ -93,10 +97,10 @@ def main() -> int:
     parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--logs", type=Path, help="folder that keeps the processes' logs")
     parser.add_argument("--junitxml", type=Path, help="file that takes the outcomes as a report")
-    parser.add_argument("--match", default="", help="only faults and mutants with this text")
+    parser.add_argument(
+        "--match", default="", help="only faults and mutants that this pattern finds"
+    )
     arguments = parser.parse_args()
-    # Whoever ends the run ends its processes, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kinds = (arguments.only,) if arguments.only else KINDS
     if "kafka" in kinds:
         # Before the first half: half an answer after minutes helps nobody.

@@ -18,7 +18,17 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from tests.apps import SERVICES, Keys, make_app
-from tests.history import BATCH, NOW, SECRET_OF, Site, events_of, fill, ids_of
+from tests.history import (
+    BATCH,
+    NOW,
+    SECRET_OF,
+    STEPS,
+    Site,
+    appointment_for,
+    events_of,
+    fill,
+    ids_of,
+)
 from tests.live import live
 
 from revisit_chassis.clock import SimulatedClock
@@ -31,9 +41,19 @@ TOKENLESS = ("/a/", "/u/", "/s/", "/v1/callbacks/", "/asyncapi", "/schemas/")
 """Pages of patients and of machines: they take no token of a clinic."""
 VOLATILE = {"as_of", "instance"}
 EXAMPLES = 3
-IDLE: set[tuple[str, str]] = set()
-"""Routes at which the owner has nothing to gain in this walk; each with its reason."""
+IDLE = {
+    # What was refused is refused again: nothing has been put right meanwhile.
+    ("POST", "/v1/rejected-events/{rejected_event_id}/replays"),
+}
+"""Routes at which the owner gets nowhere in this walk."""
 VALID: dict[str, dict[str, object]] = {
+    "/v1/clinics/{clinic_id}": {
+        "name": "Walk",
+        "time_zone": "Europe/Berlin",
+        "language": "en",
+        "country": "DE",
+        "currency": "EUR",
+    },
     "/v1/appointments/{appointment_id}/rescheduling": {
         "starts_at": (NOW + timedelta(days=5)).isoformat()
     },
@@ -120,12 +140,12 @@ def test_a_neighbour_is_neither_seen_nor_counted(site: Site) -> None:
     fill(site, CLINIC_A, salt="-more")
     assert told(site, CLINIC_B, own) == alone
     idle = {
-        ("GET", operation.path)
+        operation.path
         for operation in site.operations
         if operation.method.upper() == "GET"
         and not any(alone[path][0] < 300 for path in _paths(operation.path, own))
     }
-    assert idle == {one for one in IDLE if one[0] == "GET"}, idle
+    assert not idle, idle
     # Ids that only the neighbour has are ids that nobody has.
     theirs = asyncio.run(ids_of(site, CLINIC_A))
     for operation in site.operations:
@@ -193,12 +213,23 @@ def test_nothing_of_a_neighbour_is_changed(site: Site) -> None:
         if operation.method.upper() == "GET":
             continue
         answers: list[int] = []
-        for path in _paths(operation.path, ids):
+        for path in _paths(operation.path, _untouched(operation.path, ids)):
             _try(site, operation, path, answers)
         if not any(status < 300 for status in answers):
             idle.add((operation.method.upper(), operation.path, tuple(sorted(set(answers)))))
     assert asyncio.run(_rows(site, CLINIC_A)) == before
-    assert {one[:2] for one in idle} == {one for one in IDLE if one[0] != "GET"}, idle
+    there = {(one.method.upper(), one.path) for one in site.operations}
+    assert {one[:2] for one in idle} == IDLE & there, idle
+
+
+def _untouched(path: str, ids: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Ids for a route, without the appointments that wait for another step of their life."""
+    step = path.rpartition("/")[2]
+    others = {appointment_for(one) for one in STEPS if one != step}
+    if step not in STEPS:
+        return ids
+    kept = [one for one in ids["appointment_id"] if one not in others]
+    return ids | {"appointment_id": sorted({*kept, appointment_for(step)})}
 
 
 def _try(site: Site, operation: Any, path: str, answers: list[int]) -> None:
@@ -225,7 +256,9 @@ def _try(site: Site, operation: Any, path: str, answers: list[int]) -> None:
         assert answer.status_code < 500, f"{path}: {answer.text}"
         answers.append(answer.status_code)
 
-    if (body := VALID.get(operation.path)) is not None:
-        answer = site.client.post(path, json=body, headers=site.headers(CLINIC_B))
+    if operation.method.upper() != "GET" and (body := VALID.get(operation.path)) is not None:
+        answer = site.client.request(
+            operation.method, path, json=body, headers=site.headers(CLINIC_B)
+        )
         answers.append(answer.status_code)
     walk()
