@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from tests.chaos import crashes, outages
 from tests.chaos.checks import TOPIC
@@ -94,14 +94,12 @@ async def repeat(scene: Scene) -> None:
 
 async def _repeat_topic(scene: Scene) -> None:
     servers = scene.platform.broker.bootstrap_servers
-    partitions = [TopicPartition(TOPIC, number) for number in range(scene.platform.partitions)]
-    reader = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    # Without a group it is given every partition there is.
+    reader = AIOKafkaConsumer(TOPIC, bootstrap_servers=servers, auto_offset_reset="earliest")
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await asyncio.gather(reader.start(), producer.start())
     try:
-        reader.assign(partitions)
-        ends = await reader.end_offsets(partitions)
-        await reader.seek_to_beginning(*partitions)
+        ends = await reader.end_offsets(reader.assignment())
         clinics = {str(clinic.id).encode() for clinic in scene.trial.clinics}
         # What is sent here comes after the ends, and is not sent a third time.
         while batch := await reader.getmany(timeout_ms=REPEAT_QUIET_MS):

@@ -16,7 +16,8 @@ from tests.chaos.scenarios import QUICK
 from tests.chaos.trials import try_faults
 
 SEED = 20260112
-PATIENTS = 300
+PATIENTS = 330
+"""More than the faults of the quick set post visits for."""
 WALK_SECONDS = 60
 pytestmark = [
     pytest.mark.broker,

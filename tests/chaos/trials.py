@@ -12,7 +12,8 @@ from tests.chaos.scenarios import MUTANTS, SCENARIOS
 from tests.chaos.scene import Scene
 
 CLINICS = 2
-PATIENTS = 70
+PATIENTS = 100
+"""More than any fault posts visits for, in each clinic."""
 VERDICT_SECONDS = 90.0
 """A client of Kafka gives a dead connection 40 s before it looks for another one."""
 FEWEST_SECONDS = 8.0
