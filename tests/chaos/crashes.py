@@ -17,6 +17,12 @@ def crash_at(name: str, place: str, hits: int = 1) -> Fault:
     return fault
 
 
+async def crash_about_the_decision(scene: Scene) -> None:
+    """The sender dies when it has decided, and before it notes what became of a message."""
+    for place in ("sender.after_decision:1", "sender.before_mark:1"):
+        await scene.crash({"engagement-worker": place}, posts=POSTS // 2)
+
+
 async def crash_amid_letters(scene: Scene) -> None:
     """The sender dies when letters have left; no provider's key keeps a second one from leaving."""
     scene.load.step = 2

@@ -307,6 +307,7 @@ SCENARIOS: Mapping[str, Fault] = {
         "consumer.before_commit:1",
     ),
     "F1 amid letters": crashes.crash_amid_letters,
+    "F1 about the decision": crashes.crash_about_the_decision,
     "F1 amid requests": crashes.crash_amid_requests,
     "F1 amid links": crashes.crash_amid_links,
     "F1 amid due work": crashes.crash_amid_due_work,
