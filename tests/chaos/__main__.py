@@ -1,7 +1,8 @@
 """The long set: `python -m tests.chaos [--rounds N] [--seed S] [--only embedded|kafka] [--match PATTERN]`.
 
 Every fault, then every mutant, on the embedded broker and on Apache Kafka. The seed is printed; the same
-one gives the same choices again. A mutant's control is the same fault without it, in the same run.
+one gives the same choices again. Faults of a letter are judged together, unless a pattern picks some: then
+each alone. A mutant's control is the same fault without it, in the same run.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from deploy.kafka.apache_kafka import KafkaUnavailable, fetch_jars
 
 from tests.chaos.rig import Platform
 from tests.chaos.scenarios import MUTANTS, ONLY_ON_KAFKA, SCENARIOS
-from tests.chaos.trials import Outcome, try_mutant, try_one
+from tests.chaos.trials import Outcome, try_mutant, try_set
 
 KINDS = ("embedded", "kafka")
 
@@ -41,18 +42,18 @@ async def run(kind: str, rounds: int, seed: int, match: str, logs: Path | None) 
         folder = Path(name)
         platform = Platform(folder, kind)
 
-        async def attempt(fault: str, turn: int) -> Outcome:
-            outcome = await try_one(platform, fault, seed + turn)
+        async def attempt(names: Sequence[str], turn: int) -> Outcome:
+            outcome = await try_set(platform, names, seed + turn)
             _show(outcomes, kind, outcome)
             return outcome
 
         try:
             await platform.start()
-            for turn, fault in itertools.product(range(rounds), faults):
-                controls[fault] = await attempt(fault, turn)
+            for turn, names in itertools.product(range(rounds), _sets(faults, alone=bool(match))):
+                controls[names[0]] = await attempt(names, turn)
             for mutant in mutants:
                 fault = MUTANTS[mutant].fault
-                control = controls.get(fault) or await attempt(fault, 0)
+                control = controls.get(fault) or await attempt([fault], 0)
                 controls[fault] = control
                 _show(outcomes, kind, await try_mutant(platform, mutant, seed, control))
         finally:
@@ -62,6 +63,14 @@ async def run(kind: str, rounds: int, seed: int, match: str, logs: Path | None) 
                 for log in folder.glob("*.log"):
                     shutil.copy(log, logs / f"{kind}-{log.name}")
     return outcomes
+
+
+def _sets(faults: Sequence[str], *, alone: bool) -> list[list[str]]:
+    """Faults that are judged together: those of a letter, and each mutant's control by itself."""
+    controls = {wanted.fault for wanted in MUTANTS.values()}
+    sets = [[fault] for fault in faults if alone or fault in controls]
+    rest = [fault for fault in faults if not alone and fault not in controls]
+    return [*sets, *(list(group) for _, group in itertools.groupby(rest, lambda f: f.split()[0]))]
 
 
 def _show(outcomes: list[Outcome], kind: str, outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ from tests.chaos.scene import Scene
 CLINICS = 2
 PATIENTS = 100
 """More than any fault posts visits for, in each clinic."""
+PATIENTS_A_FAULT = 60
 VERDICT_SECONDS = 90.0
 """A client of Kafka gives a dead connection 40 s before it looks for another one."""
 FEWEST_SECONDS = 8.0
@@ -42,19 +43,29 @@ async def try_faults(
     return await scene.trial.verdict(VERDICT_SECONDS)
 
 
-async def try_one(platform: Platform, name: str, seed: int) -> Outcome:
-    """Runs one fault and judges it."""
-    started = judged = time.monotonic()
-    scene = await _scene(platform, seed, PATIENTS)
+async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcome:
+    """Runs faults one after another on the same clinics and judges them once.
+
+    What one of them loses or doubles stays lost or doubled, so nothing is weaker than judging each;
+    which of them it was tells a run of each alone (`--match`).
+    """
+    started = time.monotonic()
+    scene = await _scene(platform, seed, max(PATIENTS, PATIENTS_A_FAULT * len(names)))
+    found: list[str] = []
+    for name in names:
+        try:
+            await SCENARIOS[name](scene)
+        except Exception as error:
+            found.append(f"{name}: {type(error).__name__}: {error}")
+            # A fault that broke off may have left a process dead or a provider broken.
+            await scene.mend()
+    judged = time.monotonic()
     try:
-        await SCENARIOS[name](scene)
-        judged = time.monotonic()
-        found = await scene.trial.verdict(VERDICT_SECONDS)
+        found += await scene.trial.verdict(VERDICT_SECONDS)
     except Exception as error:
-        found = [f"{type(error).__name__}: {error}"]
-        # A fault that broke off may have left a process dead or a provider broken.
-        await scene.mend()
+        found.append(f"{type(error).__name__}: {error}")
     ended = time.monotonic()
+    name = names[0] if len(names) == 1 else f"{names[0].split()[0]}, {len(names)} faults"
     return Outcome(name, not found, ended - started, "; ".join(found[:3]), ended - judged)
 
 
