@@ -19,7 +19,7 @@ from revisit_events.consumer import FeedStatus
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.kafka import attributes
 from revisit_events.testing import BUILDERS, NOON
-from scoring.domain import Group, Standing
+from scoring.domain.segments import LifeSituation, TreatmentState
 from scoring.rescoring import Rescore
 from standalone.cluster import ServiceDatabase
 from tests.apps import Keys, handlers_of, tell
@@ -158,7 +158,7 @@ async def ids_of(site: Site, clinic_id: uuid.UUID) -> dict[str, list[str]]:
     """Ids of a clinic's rows by the name of their column."""
     connection = await asyncpg.connect(site.superuser_url)
     found: dict[str, set[str]] = {
-        "key": {POST_VISIT, *Group, *Standing},
+        "key": {POST_VISIT, *LifeSituation, *TreatmentState},
         "kpi": {"visits"},
         "scope": {"clinic", "channel:sms"},
         "clinic_id": {str(clinic_id)},
