@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from tests.chaos.ledger import SOURCE
+from tests.chaos.outages import drop_log
 from tests.chaos.poison import post_poison
 from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
 
@@ -227,10 +228,7 @@ async def crash_amid_refill(scene: Scene) -> None:
 
 
 async def _lose_log(scene: Scene) -> None:
-    broker = scene.platform.broker
-    await asyncio.to_thread(broker.stop)
-    broker.lose_log()
-    await asyncio.to_thread(broker.start)
+    await drop_log(scene)
     await scene.load.run(POSTS // 2)
 
 

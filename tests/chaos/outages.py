@@ -48,11 +48,17 @@ async def lose_log(scene: Scene) -> None:
     """The broker comes back empty; the outboxes fill it again."""
     load = asyncio.create_task(scene.load.run(POSTS))
     await asyncio.sleep(0.5)
+    await drop_log(scene)
+    await load
+
+
+async def drop_log(scene: Scene) -> None:
+    """Replaces the broker by an empty one."""
     broker = scene.platform.broker
     await asyncio.to_thread(broker.stop)
     broker.lose_log()
+    scene.trial.is_log_lost = True
     await asyncio.to_thread(broker.start)
-    await load
 
 
 async def _weathers(scene: Scene, proxy: Proxy, *weathers: Weather) -> None:
