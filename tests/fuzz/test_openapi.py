@@ -23,7 +23,7 @@ from booking.roles import SCOPES
 from revisit_chassis.clock import SimulatedClock
 from standalone.cluster import Cluster
 
-EXAMPLES = 24
+EXAMPLES = 12
 CLINIC = uuid.UUID(int=0xF)
 WAYS = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 NOT_OF_A_CLINIC = ("/asyncapi", "/schemas/")
