@@ -7,9 +7,9 @@ ROOT = Path(__file__).parents[2]
 CHAOS = Path(__file__).parent
 NAMED = re.compile(r'failpoint\(\s*"([\w.]+)"')
 ELSEWHERE = {
-    "recycle.after_hand_over": "of the embedded default: tests/e2e lets it die",
+    "recycle.after_hand_over": "of the embedded default, which tests/e2e kills as a whole",
 }
-"""Places that no trial on the eight processes comes to, and who does."""
+"""Places that no trial on the eight processes comes to, and why."""
 
 
 def _places() -> set[str]:
@@ -31,7 +31,7 @@ def test_every_failpoint_is_used() -> None:
     anywhere = {"database.before_commit", "database.after_commit"}
     assert _places() >= anywhere
     idle = {name for name in _places() - anywhere if f'"{name}' not in used and name not in used}
-    assert idle == set(ELSEWHERE)
+    assert idle <= set(ELSEWHERE), "let a trial of tests/chaos die there, or say why none does"
 
 
 def test_every_place_of_a_trial_exists() -> None:
