@@ -105,6 +105,11 @@ def fill(site: Site, clinic_id: uuid.UUID, salt: str = "") -> None:
         await database.close()
         if site.service == "scoring":
             await _score(site)
+            site.client.put(
+                "/v1/targets/visits",
+                headers=site.headers(clinic_id),
+                json={"value": 100, "direction": "at_least"},
+            ).raise_for_status()
 
     asyncio.run(consume())
 

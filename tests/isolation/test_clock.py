@@ -4,9 +4,8 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
-from tests.apps import Keys
+from tests.apps import Keys, serving
 
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
@@ -36,8 +35,7 @@ async def test_token_of_a_clinic_does_not_move_the_clock(
         verifier=Verifier(str(tmp_path / "jwks.json"), Denylist()),
         checks={},
     )
-    transport = httpx.ASGITransport(origin)
-    async with httpx.AsyncClient(transport=transport, base_url="http://origin") as client:
+    async with serving(origin) as client:
         day = {"advance": "PT24H"}
         clinic = keys.headers(uuid.uuid4(), role)
         assert (await client.post("/clock", json=day, headers=clinic)).status_code == 403
