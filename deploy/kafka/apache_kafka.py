@@ -19,7 +19,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised_port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={log_dir}
@@ -45,19 +45,21 @@ class ApacheKafka:
     Args:
         folder: Takes configuration, output and the node's log.
         heap_mib: Size of the Java heap.
+        advertised_port: Where clients reach it, if they come through something else.
     """
 
-    def __init__(self, folder: Path, heap_mib: int = 512) -> None:
+    def __init__(self, folder: Path, heap_mib: int = 512, advertised_port: int = 0) -> None:
         self._folder = folder
         self._heap_mib = heap_mib
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
+        self.advertised_port = advertised_port or self.port
         self._configuration = folder / "server.properties"
 
     @property
     def bootstrap_servers(self) -> str:
         """Address for `KAFKA_BOOTSTRAP_SERVERS`."""
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.advertised_port}"
 
     @property
     def pid(self) -> int:
@@ -130,7 +132,10 @@ class ApacheKafka:
     def _format(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         text = CONFIGURATION.format(
-            port=self.port, controller_port=_free_port(), log_dir=self._folder / "log"
+            port=self.port,
+            advertised_port=self.advertised_port,
+            controller_port=_free_port(),
+            log_dir=self._folder / "log",
         )
         self._configuration.write_text(text)
         cluster_id = secrets.token_urlsafe(16)

@@ -10,6 +10,8 @@ from revisit_chassis.db import Database
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from standalone.cluster import Cluster
 
+PARTITIONS_OF_KAFKA = 3
+
 
 @dataclass(slots=True)
 class Side:
@@ -52,7 +54,7 @@ def kafka(bootstrap_servers: str, is_apache_kafka: bool) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers,
         enable_idempotence=is_apache_kafka,
-        topic_partitions=1,
+        topic_partitions=PARTITIONS_OF_KAFKA if is_apache_kafka else 1,
         fetch_max_wait_ms=50,
     )
 

@@ -5,7 +5,10 @@ stays sent twice.
 """
 
 import asyncio
+import itertools
+import re
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +18,10 @@ import asyncpg
 import httpx
 from aiokafka import AIOKafkaConsumer
 
+from revisit_chassis.identifiers import canonical_id
 from revisit_events.catalog import topic_of, types_consumed_by
 from revisit_events.topics import dead_letter_topic
-from tests.chaos.ledger import Clinic, Ledger
+from tests.chaos.ledger import SERIES_TOPIC, Clinic, Ledger
 from tests.chaos.rig import SERVICES, Platform
 
 TOPIC = "visit.completed"
@@ -50,7 +54,7 @@ class Findings:
 
 @dataclass(slots=True)
 class Poison:
-    """A bad message that was put into a topic: where it must turn up again."""
+    """A message that no handler can take, put into a topic: where it must turn up again."""
 
     event_id: str
     groups: tuple[str, ...]
@@ -64,6 +68,9 @@ class Trial:
     clinics: list[Clinic]
     ledger: Ledger
     poison: list[Poison] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Addresses that the providers refuse: their messages are dropped, and said to be."""
+    is_log_lost: bool = False
 
     async def verdict(self, timeout_seconds: float) -> list[str]:
         """Waits until everything holds or something cannot any more; gives what does not hold."""
@@ -84,6 +91,24 @@ class Trial:
         await self._topics(found)
         return found.all
 
+    async def catches(self, expected: str, timeout_seconds: float) -> str | None:
+        """Gives the finding that a mutant must lead to, once it can be no mere slowness.
+
+        Args:
+            expected: Pattern of the finding.
+            timeout_seconds: What the same fault without the mutant was given, too.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            found = await self._quick()
+            is_over = time.monotonic() > deadline
+            for one in found.all if is_over else found.wrong:
+                if re.search(expected, one):
+                    return one
+            if is_over:
+                return None
+            await asyncio.sleep(POLL_SECONDS)
+
     async def _quick(self) -> Findings:
         found = Findings()
         self._deliveries(found)
@@ -96,14 +121,20 @@ class Trial:
         async with httpx.AsyncClient(timeout=10) as client:
             for clinic in self.clinics:
                 await self._answers(client, clinic, found)
+            await self._strangers(client, found)
         await self._dead_letters(found)
         return found
 
     def _deliveries(self, found: Findings) -> None:
         """No patient has a message twice, and nobody has one who had no visit."""
+        recipients = self._recipients()
         for to, times in self.platform.providers.repeats().items():
-            if to in self._recipients():
+            if to in recipients:
                 found.wrong.append(f"{to} has the same message {times} times")
+        for message in self.platform.providers.delivered():
+            owned = any(clinic.owns(message.to) for clinic in self.clinics)
+            if owned and message.to not in recipients:
+                found.wrong.append(f"{message.to} has a message and had no visit")
 
     def _recipients(self) -> set[str]:
         return {
@@ -153,18 +184,43 @@ class Trial:
         messages = await self._messages(client, clinic)
         found.compare("follow-ups", sum(messages.values()), len(visits))
         unknown = messages["uncertain"]
-        if messages["dropped"]:
-            found.wrong.append(f"{messages['dropped']} follow-ups dropped")
-        found.compare("follow-ups decided", messages["sent"] + unknown, len(visits))
         wanted = {clinic.recipient(int(visit.removeprefix("V-"))) for visit in visits}
+        hopeless = len(wanted & self.refused)
+        found.compare("follow-ups dropped", messages["dropped"], hopeless)
+        found.compare("follow-ups decided", messages["sent"] + unknown, len(visits) - hopeless)
         reached = {m.to for m in self.platform.providers.delivered()} & wanted
         if len(reached) < messages["sent"]:
             found.missing.append(f"{messages['sent']} said sent, {len(reached)} patients have one")
         found.compare(
             "follow-ups delivered or uncertain",
-            min(len(reached) + unknown, len(visits)),
-            len(visits),
+            min(len(reached) + unknown, len(visits) - hopeless),
+            len(visits) - hopeless,
         )
+
+    async def _strangers(self, client: httpx.AsyncClient, found: Findings) -> None:
+        """With the token of another clinic nothing is read or counted."""
+        clinic = self.clinics[0]
+        identity = uuid.uuid4()
+        stranger = Clinic(identity, self.platform.token("admin", identity), 0)
+        patient = canonical_id(clinic.id, "patient", "P-1")
+        kpis = await self._get(client, stranger, "scoring", "/v1/kpis")
+        counted = [item["kpi"] for item in kpis["items"] if item["n"]]
+        statement = await self._get(client, stranger, "engagement", "/v1/two-z")
+        path = f"/v1/messages?patient_id={patient}"
+        messages = await self._get(client, stranger, "engagement", path)
+        tasks = await self._get(client, stranger, "engagement", "/v1/tasks")
+        if counted or statement["in_scope"] or messages["items"] or tasks["items"]:
+            found.wrong.append("another clinic is counted for a stranger")
+        for service, path in (
+            ("booking", f"/v1/patients/{patient}"),
+            ("scoring", f"/v1/patients/{patient}/score"),
+        ):
+            answer = await client.get(
+                self.platform.url(service) + path,
+                headers={"Authorization": f"Bearer {stranger.token}"},
+            )
+            if answer.status_code != httpx.codes.NOT_FOUND:
+                found.wrong.append(f"{path} tells a stranger {answer.status_code}")
 
     async def _messages(self, client: httpx.AsyncClient, clinic: Clinic) -> Counter[str]:
         states: Counter[str] = Counter()
@@ -202,29 +258,63 @@ class Trial:
     async def _topics(self, found: Findings) -> None:
         """The topics hold every acknowledged event, nothing that was never sent, and the poison."""
         servers, clinics = self.platform.broker.bootstrap_servers, {c.id for c in self.clinics}
-        published = {key for key in await read_topic(servers, TOPIC) if key[0] in clinics}
+        published = {record.event for record in await read_topic(servers, TOPIC)}
+        published = {key for key in published if key[0] in clinics}
         wanted = self.ledger.visit_events()
         found.compare("events in the topic", len(wanted & published), len(wanted))
         poisoned = {poison.event_id for poison in self.poison}
         phantoms = {k for k in published - self.ledger.sent.keys() if k[1] not in poisoned}
         if phantoms:
             found.wrong.append(f"{len(phantoms)} events in the topic that nobody sent")
+        await self._order(found)
         for group in GROUPS:
-            ids = {event for _, event in await read_topic(servers, dead_letter_topic(group))}
+            letters = await read_topic(servers, dead_letter_topic(group))
+            ids = {letter.event[1] for letter in letters}
             for poison in self.poison:
                 if group in poison.groups and poison.event_id not in ids:
                     found.missing.append(f"{group}: {poison.event_id} is not in its dead letters")
 
+    async def _order(self, found: Findings) -> None:
+        """A key's events stand in the topic in the order in which they were acknowledged.
 
-async def read_topic(bootstrap_servers: str, topic: str) -> set[tuple[UUID, str]]:
-    """Gives clinic and id of every event in a topic, as any client would read it."""
+        What is sent again stands there again, so the first time counts; after a log was lost the last
+        one, because a relay sends on until it notices, and then everything from the beginning.
+        """
+        records = await read_topic(self.platform.broker.bootstrap_servers, SERIES_TOPIC)
+        for clinic in self.clinics:
+            series = self.ledger.series.get(clinic.id, [])
+            place = {event_id: number for number, event_id in enumerate(series)}
+            mine = [record for record in records if record.event[0] == clinic.id]
+            ids = [record.event[1] for record in mine if record.event[1] in place]
+            once = (
+                [*dict.fromkeys(reversed(ids))][::-1] if self.is_log_lost else [*dict.fromkeys(ids)]
+            )
+            inversions = sum(place[a] > place[b] for a, b in itertools.pairwise(once))
+            if inversions:
+                found.wrong.append(f"{inversions} inversions of a key's events in {SERIES_TOPIC}")
+            homes = {(record.key, record.partition) for record in mine if record.event[1] in place}
+            if len(homes) > 1:
+                found.wrong.append(f"a key's events stand in {len(homes)} places of {SERIES_TOPIC}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event as it stands in a topic."""
+
+    event: tuple[UUID, str]
+    key: bytes | None
+    partition: int
+
+
+async def read_topic(bootstrap_servers: str, topic: str) -> list[Seen]:
+    """Gives every event of a topic in the order of its partitions, as any client would read it."""
     # Without a group it is given every partition there is.
     reader = AIOKafkaConsumer(
         topic, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
     )
     await reader.start()
     try:
-        found: set[tuple[UUID, str]] = set()
+        found: list[Seen] = []
         while batch := await reader.getmany(timeout_ms=QUIET_MS):
             for records in batch.values():
                 for record in records:
@@ -232,7 +322,8 @@ async def read_topic(bootstrap_servers: str, topic: str) -> set[tuple[UUID, str]
                     clinic = headers.get("ce_clinicid", b"").decode(errors="replace")
                     if len(clinic) == 36:
                         event_id = (headers.get("ce_id") or b"").decode(errors="replace")
-                        found.add((UUID(clinic), event_id))
+                        event = (UUID(clinic), event_id)
+                        found.append(Seen(event, record.key, record.partition))
         return found
     finally:
         await reader.stop()

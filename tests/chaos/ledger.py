@@ -18,6 +18,7 @@ SOURCE = "//chaos.example/mis"
 BATCH = "application/cloudevents-batch+json"
 RETRY_SECONDS = 0.2
 PAUSE_SECONDS = 0.1
+SERIES_TOPIC = "appointment.booked"
 
 
 @dataclass(slots=True)
@@ -27,6 +28,12 @@ class Clinic:
     id: uuid.UUID
     token: str
     number: int
+
+    def owns(self, address: str) -> bool:
+        """Tells whether an address is one of this clinic's patients."""
+        return address.endswith(f".c{self.number}@example.org") or address.startswith(
+            f"+7900{self.number:03d}"
+        )
 
     def channel(self, patient: int) -> str:
         """How a patient is reached: every other one by mail, the others by SMS."""
@@ -45,7 +52,11 @@ class Ledger:
 
     sent: dict[tuple[uuid.UUID, str], dict[str, Any]] = field(default_factory=dict)
     acknowledged: set[tuple[uuid.UUID, str]] = field(default_factory=set)
+    series: dict[uuid.UUID, list[str]] = field(default_factory=dict)
+    """Events of one key by clinic, each acknowledged before the next one was sent."""
     retries: int = 0
+    server_errors: Counter[int] = field(default_factory=Counter)
+    """Answers of 500 and above."""
     refused: list[str] = field(default_factory=list)
 
     def visit_events(self) -> set[tuple[uuid.UUID, str]]:
@@ -74,15 +85,21 @@ class Load:
         self.ledger = Ledger()
         self.step = 1
         """Between the numbers of patients: with 2 there are only those who are reached by mail."""
+        self.skew = timedelta()
+        """How far the sources' clocks are off, either way."""
         self._base_url = base_url
         self._clinics = clinics
         self._random = Random(seed)
         # Numbers go by clinic: every clinic has an event chaos-1 of a patient P-1.
         self._numbers: Counter[uuid.UUID] = Counter()
 
+    def next_number(self, clinic: Clinic) -> int:
+        """The number of the next patient of a clinic."""
+        return self._numbers[clinic.id] + 1
+
     def visit(self, clinic: Clinic) -> dict[str, Any]:
         """A new visit event of a patient who has none yet."""
-        number = self._numbers[clinic.id] + 1
+        number = self.next_number(clinic)
         self._numbers[clinic.id] += self.step
         completed_at = datetime.now(UTC) - timedelta(hours=26, seconds=number)
         return {
@@ -91,7 +108,7 @@ class Load:
             "source": SOURCE,
             "type": "visit.completed.v1",
             "subject": f"V-{number}",
-            "time": completed_at.isoformat(),
+            "time": (completed_at + self.skew * (number % 3 - 1)).isoformat(),
             "clinicid": str(clinic.id),
             "data": {
                 "visit_id": f"V-{number}",
@@ -107,6 +124,31 @@ class Load:
             },
         }
 
+    def booked(self, clinic: Clinic) -> dict[str, Any]:
+        """The next event of the key whose order is watched: patient P-1 books once more."""
+        series = self.ledger.series.setdefault(clinic.id, [])
+        number = len(series) + 1
+        now = datetime.now(UTC)
+        starts_at = now + timedelta(days=60, minutes=number)
+        series.append(f"series-{number}")
+        return {
+            "specversion": "1.0",
+            "id": f"series-{number}",
+            "source": SOURCE,
+            "type": f"{SERIES_TOPIC}.v1",
+            "subject": f"S-{number}",
+            "time": now.isoformat(),
+            "clinicid": str(clinic.id),
+            "data": {
+                "appointment_id": f"S-{number}",
+                "patient_id": "P-1",
+                "starts_at": starts_at.isoformat(),
+                "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
+                "booked_at": now.isoformat(),
+                "channel": "call_centre",
+            },
+        }
+
     async def run(
         self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1, clients: int = 1
     ) -> None:
@@ -117,21 +159,40 @@ class Load:
         async with httpx.AsyncClient(timeout=10) as client:
             await asyncio.gather(
                 *(
-                    self._client(client, range(part, posts, clients), batch, duplicate_share)
+                    self._client(
+                        client,
+                        range(part, posts, clients),
+                        batch,
+                        duplicate_share,
+                        is_series=clients == 1,
+                    )
                     for part in range(clients)
                 )
             )
 
     async def _client(
-        self, client: httpx.AsyncClient, turns: range, batch: int, duplicate_share: float
+        self,
+        client: httpx.AsyncClient,
+        turns: range,
+        batch: int,
+        duplicate_share: float,
+        *,
+        is_series: bool,
     ) -> None:
         for turn in turns:
             clinic = self._clinics[turn % len(self._clinics)]
             events = [self.visit(clinic) for _ in range(batch)]
+            if is_series:
+                events.append(self.booked(clinic))
             times = 2 if self._random.random() < duplicate_share else 1
             for _ in range(times):
                 await self.post(client, clinic, events)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def post_one(self, clinic: Clinic, event: dict[str, Any]) -> None:
+        """Posts one event until it is acknowledged."""
+        async with httpx.AsyncClient(timeout=10) as client:
+            await self.post(client, clinic, [event])
 
     async def post(
         self, client: httpx.AsyncClient, clinic: Clinic, events: list[dict[str, Any]]
@@ -156,5 +217,7 @@ class Load:
                 return
             if answer is not None and answer.status_code < 500:
                 raise AssertionError(f"{answer.status_code}: {answer.text}")
+            if answer is not None:
+                self.ledger.server_errors[answer.status_code] += 1
             self.ledger.retries += 1
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,8 +1,9 @@
-"""A process of the platform under test: `python -m tests.chaos.process SERVICE api|worker`.
+"""What a process of the platform under test is made of; the nursery forks it.
 
 Runs the service's own `__main__`, with what a trial needs in it: the defect named by MUTANT, leases
-short enough to wait for, commits as slow as CHAOS_SLOW_COMMITS asks for, and an effect that nothing
-but the inbox keeps from happening twice: a row in `chaos_effect` for each event handled.
+and time-outs short enough to wait for, commits as slow as CHAOS_SLOW_COMMITS asks for, a handler that
+fails or kills on the events marked so, and an effect that nothing but the inbox keeps from happening
+twice: a row in `chaos_effect` for each event handled.
 """
 
 import asyncio
@@ -12,13 +13,20 @@ import runpy
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from revisit_chassis import db, failpoint, idempotency
 from revisit_events import consumer, intake
 from tests.chaos.mutants import MUTANTS
 
 LEASE_SECONDS = 6
 LAST_CALL_SECONDS = 2
+COMMAND_TIMEOUT_SECONDS = 6
+IN_FLIGHT_SECONDS = 2
+HANDLER_FAILS = "handler-fails"
+HANDLER_KILLS = "handler-kills"
+"""In the id of an event: no handler can take it; the first process that handles it dies."""
 _NOTE = """
 INSERT INTO chaos_effect (clinic_id, source, event_id, type)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
@@ -26,13 +34,18 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
 
 
 def count_effects() -> None:
-    """Adds the bare effect to every handler, in its transaction."""
+    """Adds the bare effect to every handler, in its transaction, and the marked faults."""
     handle = consumer.handle
 
     async def counted(
         connection: Any, handlers: Any, order: Any, events: Sequence[Any], now: Any
     ) -> None:
         await handle(connection, handlers, order, events, now)
+        for event in events:
+            if HANDLER_FAILS in event.id:
+                raise ValueError("a handler that cannot take this event")
+            if HANDLER_KILLS in event.id:
+                _die_once(event.id)
         await connection.exec_driver_sql(
             _NOTE,
             (
@@ -44,6 +57,18 @@ def count_effects() -> None:
         )
 
     consumer.handle = counted
+
+
+def _die_once(event_id: str) -> None:
+    """Ends the process unless another one of the service died of this event before.
+
+    For ever it would be a process nobody can help: there is no cure in the platform for a handler that
+    takes its whole process down each time, only the operator's (docs/runbook).
+    """
+    mark = Path(os.environ["CHAOS_FOLDER"]) / f"{sys.argv[0]}-{event_id}.died"
+    if not mark.exists():
+        mark.touch()
+        os._exit(failpoint.KILLED)
 
 
 def slow_commits(seconds: float) -> None:
@@ -58,26 +83,25 @@ def slow_commits(seconds: float) -> None:
     intake.publish = publish_and_linger  # type: ignore[attr-defined]
 
 
-def shorten_leases() -> None:
-    """Leases end after seconds, so that a trial can wait for what a crash left behind."""
+def shorten_waits() -> None:
+    """Leases and time-outs end after seconds, so that a trial can wait for what a fault left behind."""
     from engagement.messages import sender
 
+    db.COMMAND_TIMEOUT_SECONDS = COMMAND_TIMEOUT_SECONDS
+    idempotency.IN_FLIGHT_SECONDS = IN_FLIGHT_SECONDS
     sender.LEASE = timedelta(seconds=LEASE_SECONDS)
     sender.LAST_CALL = timedelta(seconds=LAST_CALL_SECONDS)
 
 
 def main(service: str, kind: str) -> None:
     """Prepares the process and becomes the service."""
+    # The nursery imported it before there was anything to read.
+    failpoint._name, _, failpoint._count = os.environ["FAILPOINT"].partition(":")
     count_effects()
-    if service == "engagement":
-        shorten_leases()
+    shorten_waits()
     if linger := os.environ.get("CHAOS_SLOW_COMMITS"):
         slow_commits(float(linger))
     if mutant := os.environ.get("MUTANT"):
         MUTANTS[mutant]()
     sys.argv = [service, kind]
     runpy.run_module(service, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

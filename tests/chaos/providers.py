@@ -23,17 +23,23 @@ class Delivered:
     to: str
     text: str
     key: str
+    link: str = ""
+    """The first link in it."""
 
 
 @dataclass(slots=True)
 class Misbehaviour:
-    """What the gateway does wrong to the next requests."""
+    """What the providers do wrong to the next messages."""
 
     too_many: int = 0
     server_errors: int = 0
     accept_then_hang: int = 0
     slow_seconds: float = 0.0
-    refused_numbers: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    """Numbers and addresses that do not exist."""
+    busy_mail: int = 0
+    drop_after_data: int = 0
+    lose_data: int = 0
 
 
 class Providers:
@@ -83,21 +89,55 @@ class Providers:
         seen = Counter((message.to, message.text) for message in self.delivered())
         return {to: count for (to, _), count in seen.items() if count > 1}
 
+    async def handle_MAIL(  # noqa: N802
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        if self.misbehaviour.busy_mail:
+            self.misbehaviour.busy_mail -= 1
+            return "421 Too busy"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        if address in self.misbehaviour.refused:
+            return "550 No such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
     async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
         self,
         server: SMTP,
         session: Session,
         envelope: Envelope,
     ) -> str:
+        if self.misbehaviour.lose_data:
+            self.misbehaviour.lose_data -= 1
+            return _hang_up(server)
         content = envelope.content
         assert isinstance(content, bytes)
         message = email.message_from_bytes(content, policy=mail_policy)
         part = message.get_body(("plain",))
         text = part.get_content() if part is not None else ""
         self.mails.extend(
-            Delivered(to, without_links(text), str(message["Message-ID"]))
+            Delivered(to, without_links(text), str(message["Message-ID"]), _link(text))
             for to in envelope.rcpt_tos
         )
+        if self.misbehaviour.drop_after_data:
+            self.misbehaviour.drop_after_data -= 1
+            return _hang_up(server)
         return "250 OK"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,11 +170,12 @@ class Providers:
             wrong.server_errors -= 1
             _write(writer, "503 Service Unavailable", {})
             return True
-        if request["to"] in wrong.refused_numbers:
+        if request["to"] in wrong.refused:
             _write(writer, "400 Bad Request", {"error": "unknown number"})
             return True
         key = headers["idempotency-key"]
-        message = Delivered(request["to"], without_links(request["text"]), key)
+        text = request["text"]
+        message = Delivered(request["to"], without_links(text), key, _link(text))
         self.requests.append(message)
         self.sms.setdefault(key, message)
         if wrong.accept_then_hang:
@@ -148,6 +189,19 @@ class Providers:
 def without_links(text: str) -> str:
     """The text without its links: their tokens are random, so a repeat would look different."""
     return re.sub(r"https?://\S+", "", text)
+
+
+def _link(text: str) -> str:
+    found = re.search(r"https?://\S+", text)
+    return found.group(0) if found else ""
+
+
+def _hang_up(server: SMTP) -> str:
+    """Closes the connection where an answer was due."""
+    transport = server.transport
+    if transport is not None:
+        transport.abort()
+    return "250 OK"
 
 
 def _write(writer: asyncio.StreamWriter, status: str, body: object, extra: str = "") -> None:

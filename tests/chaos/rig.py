@@ -5,17 +5,17 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
-from bench.rig import Process, wait_for_url
+from bench.rig import wait_for_url
+from deploy.kafka.apache_kafka import ApacheKafka
 
 from booking.roles import scopes_of
 from revisit_chassis.crypto import generate_keyring
@@ -25,14 +25,21 @@ from standalone.broker import EmbeddedBroker
 from standalone.cluster import Cluster, ServiceDatabase
 from standalone.postgres import Tuning, free_port
 from tests.chaos.ledger import Clinic
+from tests.chaos.nursery import Child, Nursery
 from tests.chaos.providers import Providers
+from tests.chaos.proxy import Proxy
 
 WRITERS = 8
 SERVICES = ("booking", "engagement", "feedback", "scoring")
+KAFKA_PARTITIONS = 3
+CALLBACK_SECRET = "chaos-receipts"
 
 
 class Broker(Protocol):
     """What the rig needs of a broker; the embedded one and Apache Kafka both have it."""
+
+    port: int
+    advertised_port: int
 
     @property
     def bootstrap_servers(self) -> str: ...
@@ -40,29 +47,37 @@ class Broker(Protocol):
     def pid(self) -> int: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def kill(self) -> None: ...
     def lose_log(self) -> None: ...
 
 
 class Platform:
     """PostgreSQL, a broker, the providers and the processes of the four services.
 
+    The services reach PostgreSQL and the broker through proxies; who counts goes to PostgreSQL directly.
+
     Args:
         folder: Takes logs and keys.
-        broker: A started broker.
-        partitions: Partitions of each topic.
-        idempotent: Whether producers are idempotent; not possible on the embedded broker.
+        kind: `embedded` or `kafka`. On Kafka topics have several partitions and producers are
+            idempotent, which the embedded broker cannot.
     """
 
-    def __init__(
-        self, folder: Path, broker: Broker, *, partitions: int = 1, idempotent: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
-        self.broker = broker
-        self.partitions = partitions
-        self.idempotent = idempotent
+        self.kind = kind
+        self.is_kafka = kind == "kafka"
+        self.broker_proxy = Proxy(free_port())
+        self.postgres_proxy = Proxy(free_port())
+        self.broker: Broker = (
+            ApacheKafka(folder / "kafka", advertised_port=self.broker_proxy.port)
+            if self.is_kafka
+            else EmbeddedLog(folder / "broker.log", advertised_port=self.broker_proxy.port)
+        )
+        self.partitions = KAFKA_PARTITIONS if self.is_kafka else 1
+        self.nursery = Nursery(folder)
         self.cluster = Cluster(folder / "postgres", Tuning(durable=True))
         self.providers = Providers()
-        self.processes: dict[str, Process] = {}
+        self.processes: dict[str, Child] = {}
         self.databases: dict[str, ServiceDatabase] = {}
         self.ports = {
             f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")
@@ -78,7 +93,12 @@ class Platform:
         generate_keyring(self._keyring)
         self._jwks.write_text(json.dumps(jwks_of(self._signing_key)))
         await self.providers.start()
-        await asyncio.to_thread(self.cluster.start)
+        await asyncio.gather(
+            asyncio.to_thread(self.cluster.start), asyncio.to_thread(self.broker.start)
+        )
+        self.postgres_proxy.target_port = self.cluster.server.port
+        self.broker_proxy.target_port = self.broker.port
+        await asyncio.gather(self.postgres_proxy.start(), self.broker_proxy.start())
         await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
         for service in SERVICES:
             self.databases[service] = await asyncio.to_thread(self.cluster.create, service)
@@ -90,11 +110,12 @@ class Platform:
 
     async def stop(self) -> None:
         """Ends everything."""
-        for process in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.running.send_signal(signal.SIGCONT)
         await asyncio.gather(*(asyncio.to_thread(p.stop) for p in self.processes.values()))
-        await asyncio.to_thread(self.cluster.stop)
+        await asyncio.gather(self.postgres_proxy.stop(), self.broker_proxy.stop())
+        await asyncio.to_thread(self.nursery.close)
+        await asyncio.gather(
+            asyncio.to_thread(self.cluster.stop), asyncio.to_thread(self.broker.stop)
+        )
         self.cluster.remove()
         await self.providers.stop()
 
@@ -116,17 +137,15 @@ class Platform:
             "FAILPOINT": failpoint,
             "MUTANT": mutant,
             "CHAOS_SLOW_COMMITS": str(slow_commits) if slow_commits else "",
+            "CHAOS_FOLDER": str(self.folder),
             f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(
                 self.ports[name]
             ),
         }
-        if name in self.processes and self.processes[name].running.poll() is None:
+        if name in self.processes:
             self.processes[name].stop()
-        self.processes[name] = Process(
-            [sys.executable, "-m", "tests.chaos.process", service, kind],
-            environment,
-            self.folder / f"{name}.log",
-        )
+        log = self.folder / f"{name}.log"
+        self.processes[name] = self.nursery.start(service, kind, environment, log)
 
     async def ready(self, name: str) -> None:
         """Waits until a process is ready."""
@@ -223,11 +242,11 @@ class Platform:
     def _environment(self, service: str) -> dict[str, str]:
         prefix, database = service.upper(), self.databases[service]
         names = {
-            f"{prefix}_DATABASE_URL": database.database_url,
-            f"{prefix}_WORKER_DATABASE_URL": database.worker_database_url,
+            f"{prefix}_DATABASE_URL": self._through_proxy(database.database_url),
+            f"{prefix}_WORKER_DATABASE_URL": self._through_proxy(database.worker_database_url),
             f"{prefix}_PUBLIC_URL": self.url(service),
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
-            "KAFKA_ENABLE_IDEMPOTENCE": str(self.idempotent).lower(),
+            "KAFKA_ENABLE_IDEMPOTENCE": str(self.is_kafka).lower(),
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
             "KAFKA_FETCH_MAX_WAIT_MS": "100",
             "REVISIT_JWKS": str(self._jwks),
@@ -239,8 +258,15 @@ class Platform:
                 "ENGAGEMENT_SMS_URL": self.providers.sms_url,
                 "BOOKING_PUBLIC_URL": self.url("booking"),
                 "FEEDBACK_PUBLIC_URL": self.url("feedback"),
+                "ENGAGEMENT_CALLBACK_SECRET": CALLBACK_SECRET,
             }
         return names
+
+    def _through_proxy(self, url: str) -> str:
+        parts = urlsplit(url)
+        user, _, _ = parts.netloc.rpartition("@")
+        netloc = f"{user}@127.0.0.1:{self.postgres_proxy.port}"
+        return urlunsplit(parts._replace(netloc=netloc))
 
 
 class EmbeddedLog(EmbeddedBroker):
@@ -248,6 +274,9 @@ class EmbeddedLog(EmbeddedBroker):
 
     def start(self, cluster_id: str | None = None) -> None:
         super().start(cluster_id)
+
+    def kill(self) -> None:
+        self.stop()
 
     def lose_log(self) -> None:
         """Does nothing: the log is gone with the process."""

@@ -1,117 +1,33 @@
 """Faults, each a function on a running platform with a load of its own.
 
 The letters are those of the catalogue of faults: F1 crashes at named places, F2 kills at random, F3
-frozen processes that wake up, F4 the broker gone for a while, F6 PostgreSQL, F7 repeats, F8 order, F9
-poison, F11 providers, F12 two of each, F15 the broker's log lost.
+frozen processes that wake up, F4 the broker gone for a while, F5 splits of the network, F6 PostgreSQL,
+F7 repeats, F8 order and clocks, F9 poison, F11 providers, F12 two of each, F15 the broker's log lost.
 """
 
 import asyncio
-import os
-import signal
-import time
-from collections.abc import Awaitable, Callable, Mapping
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from random import Random
+from typing import Any
 
-import asyncpg
 import httpx
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from tests.chaos.checks import GROUPS, TOPIC, Poison, Trial
-from tests.chaos.ledger import BATCH, SOURCE, Load
-from tests.chaos.rig import Platform
+from tests.chaos import crashes, outages
+from tests.chaos.checks import TOPIC
+from tests.chaos.ledger import BATCH, SOURCE
+from tests.chaos.poison import handler_kills, poison
+from tests.chaos.rig import CALLBACK_SECRET
+from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
 
-DEATH_TIMEOUT_SECONDS = 30
-POSTS = 12
 FROZEN_SECONDS = 8
 """Longer than a consumer's session and than a sender's lease in these trials."""
-WORKERS = ("booking-worker", "engagement-worker", "feedback-worker", "scoring-worker")
-
-
-@dataclass(slots=True)
-class Scene:
-    """What a fault works with."""
-
-    platform: Platform
-    load: Load
-    trial: Trial
-    random: Random
-    mutant: tuple[str, str] = ("", "")
-
-    async def restart(self, name: str, *, failpoint: str = "", slow_commits: float = 0) -> None:
-        """Starts a process again, with its mutant where it has one, and waits until it is ready."""
-        process, mutant = self.mutant
-        await asyncio.to_thread(
-            self.platform.launch,
-            name,
-            failpoint=failpoint,
-            mutant=mutant if name == process else "",
-            slow_commits=slow_commits,
-        )
-        if failpoint:
-            await self._ready_or_dead(name)
-        else:
-            await self.platform.ready(name)
-
-    async def crash(self, places: Mapping[str, str], posts: int = POSTS) -> None:
-        """Lets processes die at named places under load, and starts them again."""
-        await asyncio.gather(
-            *(self.restart(name, failpoint=failpoint) for name, failpoint in places.items())
-        )
-        load = asyncio.create_task(self.load.run(posts))
-        await asyncio.gather(*(self._come_back(*place) for place in places.items()))
-        await load
-
-    async def _come_back(self, name: str, failpoint: str) -> None:
-        await self._death(name, failpoint)
-        await self.restart(name)
-
-    async def _ready_or_dead(self, name: str) -> None:
-        running = self.platform.processes[name].running
-        while running.poll() is None and not await self.platform.is_ready(name):
-            await asyncio.sleep(0.05)
-
-    async def _death(self, name: str, failpoint: str) -> None:
-        deadline = time.monotonic() + DEATH_TIMEOUT_SECONDS
-        while self.platform.processes[name].running.poll() is None:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{name} never came to {failpoint}")
-            await asyncio.sleep(0.05)
-
-
-Fault = Callable[[Scene], Awaitable[None]]
-
-
-def crash_at(name: str, place: str, hits: int = 1) -> Fault:
-    """A fault that ends one process at one place."""
-
-    async def fault(scene: Scene) -> None:
-        await scene.crash({name: f"{place}:{hits}"})
-
-    return fault
-
-
-async def crash_amid_letters(scene: Scene) -> None:
-    """The sender dies when letters have left; no provider's key keeps a second one from leaving."""
-    scene.load.step = 2
-    await scene.crash({"engagement-worker": "sender.after_provider_ok:3"})
-
-
-def crash_all(relay: str, sender: str, feedback: str, scoring: str) -> Fault:
-    """A fault that ends each worker at a place of its own, at about the same time."""
-
-    async def fault(scene: Scene) -> None:
-        await scene.crash(
-            {
-                "booking-worker": relay,
-                "engagement-worker": sender,
-                "feedback-worker": feedback,
-                "scoring-worker": scoring,
-            }
-        )
-
-    return fault
+REPEAT_QUIET_MS = 500
+RECEIPTS = 4
 
 
 async def kill_at_random(scene: Scene) -> None:
@@ -127,11 +43,16 @@ async def kill_at_random(scene: Scene) -> None:
 
 
 async def restart_in_turn(scene: Scene) -> None:
-    """SIGTERM and a new process, one after another, as an update does."""
-    load = asyncio.create_task(scene.load.run(POSTS * 2))
-    for name in ("booking-api", *WORKERS):
+    """SIGTERM and a new process, one after another, as an update does.
+
+    A client meets a closed port at most: what a stopping process had taken it answers.
+    """
+    load = asyncio.create_task(scene.load.run(POSTS * 3))
+    for name in ("booking-api", *WORKERS, "booking-api"):
         await scene.restart(name)
     await load
+    errors = scene.load.ledger.server_errors
+    assert not errors, f"answers while processes were replaced: {dict(errors)}"
 
 
 async def freeze(scene: Scene) -> None:
@@ -139,7 +60,7 @@ async def freeze(scene: Scene) -> None:
     spares = ["engagement-worker-b", "scoring-worker-b"]
     await asyncio.gather(*(scene.restart(name) for name in spares))
     processes = scene.platform.processes
-    pids = [processes[name].running.pid for name in ("engagement-worker", "scoring-worker")]
+    pids = [processes[name].pid for name in ("engagement-worker", "scoring-worker")]
     load = asyncio.create_task(scene.load.run(POSTS))
     with scene.platform.suspended(pids[0]), scene.platform.suspended(pids[1]):
         await asyncio.sleep(FROZEN_SECONDS)
@@ -147,55 +68,8 @@ async def freeze(scene: Scene) -> None:
     await asyncio.gather(*(asyncio.to_thread(processes[name].stop) for name in spares))
 
 
-async def pause_broker(scene: Scene) -> None:
-    """The broker stands still; events are taken all the same."""
-    load = asyncio.create_task(scene.load.run(POSTS))
-    await asyncio.sleep(0.3)
-    with scene.platform.suspended(scene.platform.broker.pid):
-        await asyncio.sleep(4)
-    await load
-
-
-async def end_backends(scene: Scene) -> None:
-    """PostgreSQL ends every connection, twice."""
-    load = asyncio.create_task(scene.load.run(POSTS))
-    connection = await asyncpg.connect(scene.platform.cluster.superuser_url)
-    for _ in range(2):
-        await asyncio.sleep(0.5)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-    await connection.close()
-    await load
-
-
-async def kill_backend(scene: Scene) -> None:
-    """kill -9 of one backend: PostgreSQL throws everybody out and recovers from its log."""
-    load = asyncio.create_task(scene.load.run(POSTS))
-    connection = await asyncpg.connect(scene.platform.cluster.superuser_url)
-    await asyncio.sleep(0.3)
-    pid = await connection.fetchval(
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
-        "AND application_name LIKE 'booking%' LIMIT 1"
-    )
-    os.kill(pid, signal.SIGKILL)
-    await load
-    connection.terminate()
-
-
-async def crash_postgres(scene: Scene) -> None:
-    """PostgreSQL stops at once, without a checkpoint, and comes back."""
-    load = asyncio.create_task(scene.load.run(POSTS))
-    await asyncio.sleep(0.3)
-    server = scene.platform.cluster.server
-    await asyncio.to_thread(server.stop, immediate=True)
-    await asyncio.to_thread(server.start)
-    await load
-
-
 async def repeat(scene: Scene) -> None:
-    """Everything comes again, over HTTP at the same time and in the topic; one with another body."""
+    """Everything comes again, over HTTP and in the topic, also after a crash; one with another body."""
     await scene.load.run(POSTS // 2, duplicate_share=1)
     clinic = scene.trial.clinics[0]
     events = [e for (owner, _), e in scene.load.ledger.sent.items() if owner == clinic.id][-5:]
@@ -209,24 +83,33 @@ async def repeat(scene: Scene) -> None:
         answer = (await client.post("/v1/events", json=[other], headers=headers)).json()
         assert [bad["problem"]["status"] for bad in answer["rejected"]] == [409], answer
     await _repeat_topic(scene)
+    for name in ("booking-api", "scoring-worker"):
+        await asyncio.to_thread(scene.platform.processes[name].kill)
+        await scene.restart(name)
+    async with httpx.AsyncClient(timeout=10, base_url=scene.platform.url("booking")) as client:
+        again = await client.post("/v1/events", json=events, headers=headers)
+    assert again.json()["duplicate"] == len(events)
+    await _repeat_topic(scene)
 
 
 async def _repeat_topic(scene: Scene) -> None:
     servers = scene.platform.broker.bootstrap_servers
-    partition = TopicPartition(TOPIC, 0)
-    reader = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    # Without a group it is given every partition there is.
+    reader = AIOKafkaConsumer(TOPIC, bootstrap_servers=servers, auto_offset_reset="earliest")
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await asyncio.gather(reader.start(), producer.start())
     try:
-        reader.assign([partition])
-        await reader.seek_to_beginning(partition)
+        ends = await reader.end_offsets(reader.assignment())
         clinics = {str(clinic.id).encode() for clinic in scene.trial.clinics}
-        for records in (await reader.getmany(timeout_ms=3000)).values():
-            for record in records:
-                if dict(record.headers).get("ce_clinicid") in clinics:
-                    await producer.send(
-                        TOPIC, record.value, key=record.key, headers=list(record.headers)
-                    )
+        # What is sent here comes after the ends, and is not sent a third time.
+        while batch := await reader.getmany(timeout_ms=REPEAT_QUIET_MS):
+            for at, records in batch.items():
+                for record in records:
+                    is_mine = dict(record.headers).get("ce_clinicid") in clinics
+                    if is_mine and record.offset < ends[at]:
+                        await producer.send(
+                            TOPIC, record.value, key=record.key, headers=list(record.headers)
+                        )
     finally:
         await producer.stop()
         await reader.stop()
@@ -264,71 +147,123 @@ async def disorder(scene: Scene) -> None:
             "modality": "in_person",
         },
     )
-    async with httpx.AsyncClient(timeout=10, base_url=scene.platform.url("booking")) as client:
-        for event in (cancelled, booked):
-            await scene.load.post(client, clinic, [event])
-        answer = await client.get(
-            "/v1/appointments/A-1", headers={"Authorization": f"Bearer {clinic.token}"}
-        )
+    for event in (cancelled, booked):
+        await scene.load.post_one(clinic, event)
     assert not scene.load.ledger.refused, scene.load.ledger.refused
+    answer = await scene.insist("booking", "GET", "/v1/appointments/A-1", clinic)
     assert answer.json()["status"] == "cancelled", answer.text
     await scene.load.run(POSTS // 3)
 
 
+async def clocks(scene: Scene) -> None:
+    """Sources whose clocks are five minutes off, and times that clocks stumble over."""
+    clinic = scene.trial.clinics[0]
+    now = datetime.now(UTC)
+    ahead = now + timedelta(minutes=5)
+    starts_at = (now + timedelta(days=3)).isoformat()
+    # Told five minutes before it happened, by a source that is five minutes ahead; a later word wins.
+    await scene.load.post_one(
+        clinic, _appointment(clinic.id, "booked", ahead, _booking(starts_at, ahead), "A-2")
+    )
+    cancelled = {"by": "patient", "reason_code": "illness", "late": False}
+    later = ahead + timedelta(seconds=1)
+    await scene.load.post_one(clinic, _appointment(clinic.id, "cancelled", later, cancelled, "A-2"))
+    answer = await scene.insist("booking", "GET", "/v1/appointments/A-2", clinic)
+    assert answer.json()["status"] == "cancelled", answer.text
+    for number, text in enumerate(STUMBLES):
+        name = f"A-time-{number}"
+        told = _appointment(clinic.id, "booked", now, _booking(text, now), name)
+        await scene.load.post_one(clinic, told)
+        answer = await scene.insist("booking", "GET", f"/v1/appointments/{name}", clinic)
+        assert datetime.fromisoformat(answer.json()["starts_at"]) == datetime.fromisoformat(text)
+    assert not scene.load.ledger.refused, scene.load.ledger.refused
+    scene.load.skew = timedelta(minutes=5)
+    await scene.load.run(POSTS // 2)
+
+
+STUMBLES = (
+    "2028-02-29T09:00:00+03:00",  # a leap day
+    "2028-10-29T02:30:00+02:00",  # the hour that comes twice in Berlin, first
+    "2028-10-29T02:30:00+01:00",  # and second
+    "2029-03-25T01:30:00+00:00",  # the hour that Berlin leaps over
+    "2028-12-31T23:59:59.999999+14:00",  # the last moment of a year, where it ends first
+)
+
+
+def _booking(starts_at: str, booked_at: datetime) -> dict[str, object]:
+    ends_at = datetime.fromisoformat(starts_at) + timedelta(minutes=30)
+    return {
+        "starts_at": starts_at,
+        "ends_at": ends_at.isoformat(),
+        "booked_at": booked_at.isoformat(),
+        "channel": "call_centre",
+    }
+
+
 def _appointment(
-    clinic_id: object, what: str, at: datetime, data: dict[str, object]
-) -> dict[str, object]:
+    clinic_id: object, what: str, at: datetime, data: dict[str, object], name: str = "A-1"
+) -> dict[str, Any]:
     return {
         "specversion": "1.0",
-        "id": f"chaos-{what}",
+        "id": f"chaos-{what}-{name}",
         "source": SOURCE,
         "type": f"appointment.{what}.v1",
-        "subject": "A-1",
+        "subject": name,
         "time": at.isoformat(),
         "clinicid": str(clinic_id),
-        "data": {"appointment_id": "A-1", "patient_id": "P-1", **data},
+        "data": {"appointment_id": name, "patient_id": "P-1", **data},
     }
-
-
-async def poison(scene: Scene) -> None:
-    """Bad messages stand in the topic among good ones."""
-    clinic = scene.trial.clinics[0]
-    mark = f"poison-{scene.random.randrange(10**9)}"
-    good = {
-        "specversion": "1.0",
-        "source": SOURCE,
-        "type": f"{TOPIC}.v1",
-        "time": datetime.now(UTC).isoformat(),
-        "clinicid": str(clinic.id),
-    }
-    bad: list[tuple[bytes | None, dict[str, str]]] = [
-        (b"{not json", good),
-        (b'{"visit_id": "\\u0000"}', good),
-        (b"\xff\xfe\x00", good),
-        (None, good),
-        (b'{"much": "' + b"x" * 600_000 + b'"}', good),
-        (b"{}", good | {"type": f"{TOPIC}.v99"}),
-        (b"{}", good | {"specversion": "0.3"}),
-        (b"{}", good | {"time": "yesterday"}),
-    ]
-    load = asyncio.create_task(scene.load.run(POSTS // 2))
-    producer = AIOKafkaProducer(bootstrap_servers=scene.platform.broker.bootstrap_servers)
-    await producer.start()
-    for number, (value, attributes) in enumerate(bad):
-        event_id = f"{mark}-{number}"
-        headers = [(f"ce_{name}", text.encode()) for name, text in attributes.items()]
-        headers += [("ce_id", event_id.encode()), ("foreign", b"\xff\x00")]
-        await producer.send_and_wait(TOPIC, value, key=b"poison", headers=headers)
-        scene.trial.poison.append(Poison(event_id, GROUPS))
-    await producer.stop()
-    await load
 
 
 async def providers_fail(scene: Scene) -> None:
-    """The gateway is busy, broken, and takes messages without saying so."""
+    """Providers are slow, busy, broken, and take messages without saying so; two addresses are none."""
     wrong = scene.platform.providers.misbehaviour
     wrong.too_many, wrong.server_errors, wrong.accept_then_hang = 3, 3, 3
+    wrong.busy_mail, wrong.drop_after_data, wrong.lose_data = 3, 2, 2
+    wrong.slow_seconds = 1.0
+    # Numbers of patients grow by clinic; these come in the middle of a batch.
+    clinic = scene.trial.clinics[0]
+    first = scene.load.next_number(clinic)
+    wrong.refused = {clinic.recipient(first + 1), clinic.recipient(first + 2)}
+    scene.trial.refused |= wrong.refused
     await scene.load.run(POSTS)
+    wrong.slow_seconds = 0
+
+
+async def receipts_repeat(scene: Scene) -> None:
+    """The gateway says three times at once that a message was delivered; it counts once."""
+    await scene.load.run(POSTS // 2)
+
+    def texts() -> list[tuple[str, str]]:
+        return [
+            (key, str(clinic.id))
+            for key, message in scene.platform.providers.sms.items()
+            for clinic in scene.trial.clinics
+            if clinic.owns(message.to)
+        ][:RECEIPTS]
+
+    async def are_sent() -> bool:
+        return len(texts()) == RECEIPTS
+
+    await scene.until(are_sent, "a text message")
+    await asyncio.gather(
+        *(_receipt(scene, key, clinic) for key, clinic in texts() for _ in range(3))
+    )
+    counted = await scene.published("engagement", "message.delivered")
+    assert counted == RECEIPTS, f"{counted} deliveries of {RECEIPTS}"
+
+
+async def _receipt(scene: Scene, key: str, clinic: str) -> None:
+    body = json.dumps({"id": key, "clinic_id": clinic, "status": "delivered"}).encode()
+    signature = hmac.new(CALLBACK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+    await scene.insist(
+        "engagement",
+        "POST",
+        "/v1/callbacks/sms",
+        None,
+        content=body,
+        headers={"X-Signature": signature, "Content-Type": "application/json"},
+    )
 
 
 async def two_of_each(scene: Scene) -> None:
@@ -346,69 +281,101 @@ async def two_of_each(scene: Scene) -> None:
     await asyncio.gather(*(asyncio.to_thread(processes[name].stop) for name in spares))
 
 
-async def lose_log(scene: Scene) -> None:
-    """The broker comes back empty; the outboxes fill it again."""
-    load = asyncio.create_task(scene.load.run(POSTS))
-    await asyncio.sleep(0.5)
-    broker = scene.platform.broker
-    await asyncio.to_thread(broker.stop)
-    broker.lose_log()
-    await asyncio.to_thread(broker.start)
-    await load
-
-
 SCENARIOS: Mapping[str, Fault] = {
-    "F1 before the sending": crash_all(
+    "F1 before the sending": crashes.crash_all(
         "relay.before_send:2",
         "sender.after_claim:1",
         "consumer.after_offsets:2",
         "consumer.before_commit:2",
     ),
-    "F1 amid the sending": crash_all(
+    "F1 amid the sending": crashes.crash_all(
         "relay.mid_send:2",
         "sender.before_send:1",
         "consumer.after_commit:2",
         "consumer.after_offsets:2",
     ),
-    "F1 after the sending": crash_all(
+    "F1 after the sending": crashes.crash_all(
         "relay.after_ack:2",
         "sender.after_provider_ok:3",
         "consumer.before_commit:2",
         "consumer.after_commit:2",
     ),
-    "F1 after it was noted": crash_all(
+    "F1 after it was noted": crashes.crash_all(
         "relay.after_delete:2",
         "sender.after_mark:1",
         "consumer.before_commit:3",
         "consumer.before_commit:1",
     ),
-    "F1 amid letters": crash_amid_letters,
+    "F1 amid letters": crashes.crash_amid_letters,
+    "F1 about the decision": crashes.crash_about_the_decision,
+    "F1 amid requests": crashes.crash_amid_requests,
+    "F1 amid links": crashes.crash_amid_links,
+    "F1 amid due work": crashes.crash_amid_due_work,
+    "F1 amid dead letters": crashes.crash_amid_dead_letters,
+    "F1 amid a rebalance": crashes.crash_amid_rebalance,
+    "F1 amid a refill": crashes.crash_amid_refill,
+    "F1 anywhere": crashes.crash_anywhere,
+    "F1 relay": crashes.crash_at("booking-worker", "relay.before_send", 2),
+    "F1 consumer": crashes.crash_at("scoring-worker", "consumer.before_commit", 2),
     "F2 kill -9": kill_at_random,
     "F2 rolling restart": restart_in_turn,
     "F3 frozen workers": freeze,
-    "F4 broker pause": pause_broker,
-    "F6 connections ended": end_backends,
-    "F6 backend killed": kill_backend,
-    "F6 PostgreSQL crash": crash_postgres,
+    "F4 broker pause": outages.pause_broker,
+    "F4 broker killed": outages.kill_broker,
+    "F5 split from PostgreSQL": outages.split_from_postgres,
+    "F5 answers of PostgreSQL lost": outages.lose_answers_of_postgres,
+    "F5 split from the broker": outages.split_from_broker,
+    "F5 acknowledgements lost": outages.lose_answers_of_broker,
+    "F5 half-open": outages.half_open,
+    "F6 connections ended": outages.end_backends,
+    "F6 backend killed": outages.kill_backend,
+    "F6 PostgreSQL crash": outages.crash_postgres,
+    "F6 PostgreSQL refuses": outages.postgres_refuses,
+    "F6 deadlocks": outages.deadlocks,
     "F7 repeats": repeat,
     "F8 late commits": late_commits,
     "F8 disorder": disorder,
+    "F8 clocks": clocks,
     "F9 poison": poison,
+    "F9 handler kills": handler_kills,
     "F11 providers fail": providers_fail,
+    "F11 receipts repeat": receipts_repeat,
     "F12 two of each": two_of_each,
-    "F15 log lost": lose_log,
+    "F15 log lost": outages.lose_log,
 }
 
-CAUGHT_BY: Mapping[str, tuple[str, Fault]] = {
-    "cursor_relay": ("booking-worker", lose_log),
-    "delete_before_ack": ("booking-worker", crash_at("booking-worker", "relay.before_send", 2)),
-    "no_inbox": ("scoring-worker", repeat),
-    "no_tenant_in_key": ("scoring-worker", disorder),
-    "offsets_first": ("scoring-worker", crash_at("scoring-worker", "consumer.before_commit", 2)),
-    "dead_letters_swallowed": ("scoring-worker", poison),
-    "send_before_claim": ("engagement-worker", crash_amid_letters),
+ONLY_ON_KAFKA = ("F4 broker killed",)
+"""The embedded broker keeps nothing on disk: for it a kill is F15."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """How a deliberate defect comes to light.
+
+    Args:
+        process: Where it lives.
+        fault: What must bring it to light; without the defect the same fault passes.
+        finding: Pattern of what the suite must say then.
+    """
+
+    process: str
+    fault: str
+    finding: str
+
+
+_LOST = r": events (applied|of all kinds): \d+ of"
+
+MUTANTS: Mapping[str, Mutant] = {
+    "cursor_relay": Mutant("booking-worker", "F8 late commits", _LOST),
+    "delete_before_ack": Mutant("booking-worker", "F1 relay", _LOST),
+    "no_inbox": Mutant("scoring-worker", "F7 repeats", "^scoring: .* applied more than once"),
+    "no_tenant_in_key": Mutant("scoring-worker", "F8 disorder", f"^scoring{_LOST}"),
+    "offsets_first": Mutant("scoring-worker", "F1 consumer", f"^scoring{_LOST}"),
+    "dead_letters_swallowed": Mutant(
+        "scoring-worker", "F9 poison", "^scoring: dead letters kept: 0 of"
+    ),
+    "send_before_claim": Mutant("engagement-worker", "F1 amid letters", "has the same message"),
 }
-"""For each mutant the process it lives in and the fault that must bring it to light."""
 
 QUICK = (
     "F8 disorder",
@@ -416,8 +383,10 @@ QUICK = (
     "F7 repeats",
     "F11 providers fail",
     "F4 broker pause",
+    "F5 acknowledgements lost",
     "F6 connections ended",
     "F1 after the sending",
     "F2 kill -9",
     "F15 log lost",
 )
+"""The quick set: several faults one after another on one platform, judged once at the end."""

@@ -8,7 +8,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,42 +17,51 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
-from tests.apps import SERVICES, Keys, handlers_of, make_app, tell
+from tests.apps import SERVICES, Keys, make_app
+from tests.history import (
+    BATCH,
+    NOW,
+    SECRET_OF,
+    STEPS,
+    Site,
+    appointment_for,
+    events_of,
+    fill,
+    ids_of,
+)
 from tests.live import live
 
 from revisit_chassis.clock import SimulatedClock
-from revisit_chassis.db import Database
-from revisit_events.catalog import CATALOG
-from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.kafka import attributes
-from revisit_events.testing import BUILDERS, NOON
-from standalone.cluster import Cluster, ServiceDatabase
+from standalone.cluster import Cluster
 
 CLINIC_A, CLINIC_B = uuid.UUID(int=0xAA), uuid.UUID(int=0xBB)
-SECRET = "Neighbour-7431"
-NOW = NOON + timedelta(days=2)
-BATCH = "application/cloudevents-batch+json"
+SECRET = SECRET_OF[CLINIC_A]
 TOKENLESS = ("/a/", "/u/", "/s/", "/v1/callbacks/", "/asyncapi", "/schemas/")
 """Pages of patients and of machines: they take no token of a clinic."""
 VOLATILE = {"as_of", "instance"}
 EXAMPLES = 3
+IDLE = {
+    # What was refused is refused again: nothing has been put right meanwhile.
+    ("POST", "/v1/rejected-events/{rejected_event_id}/replays"),
+}
+"""Routes at which the owner gets nowhere in this walk."""
+VALID: dict[str, dict[str, object]] = {
+    "/v1/clinics/{clinic_id}": {
+        "name": "Walk",
+        "time_zone": "Europe/Berlin",
+        "language": "en",
+        "country": "DE",
+        "currency": "EUR",
+    },
+    "/v1/appointments/{appointment_id}/rescheduling": {
+        "starts_at": (NOW + timedelta(days=5)).isoformat()
+    },
+    "/v1/appointments/{appointment_id}/cancellation": {"by": "patient", "reason_code": "illness"},
+    "/v1/appointments/{appointment_id}/completion": {"kind": "check_up", "outcome": "healthy"},
+}
+"""Bodies for routes at which a random one has hardly a chance."""
 NEVER_SEEN = str(uuid.UUID(int=0xDEAD))
-
-
-@dataclass(slots=True)
-class Site:
-    """A running API and its database."""
-
-    service: str
-    database: ServiceDatabase
-    superuser_url: str
-    client: httpx.Client
-    keys: Keys
-    operations: list[Any]
-
-    def headers(self, clinic_id: uuid.UUID) -> dict[str, str]:
-        """Gives the header of a clinic's admin."""
-        return self.keys.headers(clinic_id)
 
 
 @pytest.fixture(scope="module")
@@ -74,71 +82,6 @@ def site(request: pytest.FixtureRequest, postgres: Cluster, keys: Keys) -> Itera
     operations = [one for one in operations if not one.path.startswith(TOKENLESS)]
     with live(app) as address, httpx.Client(base_url=address, timeout=20) as client:
         yield Site(service, database, url, client, keys, operations)
-
-
-def events_of(clinic_id: uuid.UUID, service: str, salt: str) -> list[AnyEvent]:
-    """An event of every type that comes to a service, from wherever; ids are equal in all clinics."""
-    found = []
-    for contract in CATALOG.values():
-        if service not in (contract.OWNER, *contract.CONSUMERS) or contract.TYPE not in BUILDERS:
-            continue
-        if "erased" in contract.TYPE or "token." in contract.TYPE:
-            continue
-        ids: dict[str, Any] = {
-            name: uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{salt}")
-            for name, field in contract.model_fields.items()
-            if name.endswith("_id") and field.annotation in (uuid.UUID, uuid.UUID | None)
-        }
-        event_id = f"{contract.TYPE}{salt}"
-        if ids.pop("clinic_id", None) is None:
-            found.append(BUILDERS[contract.TYPE](clinic_id=clinic_id, id=event_id, **ids))
-            continue
-        data = BUILDERS[contract.TYPE]().data.model_copy(update={"clinic_id": clinic_id})
-        found.append(
-            new_event(data, source="/booking", clinic_id=clinic_id, time=NOON, id=event_id)
-        )
-    return found
-
-
-def fill(site: Site, clinic_id: uuid.UUID, salt: str = "") -> None:
-    """Gives a clinic a history."""
-    events = events_of(clinic_id, site.service, salt)
-    if any(operation.path == "/v1/events" for operation in site.operations):
-        posted = [
-            attributes(e) | {"data": json.loads(e.data_json())}
-            for e in events
-            if site.service == e.data.OWNER
-        ]
-        answer = site.client.post(
-            "/v1/events",
-            content=json.dumps(posted),
-            headers=site.headers(clinic_id) | {"Content-Type": BATCH},
-        )
-        assert answer.status_code == 202, answer.text
-    if site.service == "booking":
-        _fill_booking(site, clinic_id)
-    consumed = [event for event in events if type(event.data) in handlers_of(site.service)]
-
-    async def consume() -> None:
-        database = Database(site.database.database_url, pool_size=1)
-        await tell(site.service, database, consumed, NOW)
-        await database.close()
-
-    asyncio.run(consume())
-
-
-def _fill_booking(site: Site, clinic_id: uuid.UUID) -> None:
-    secret = SECRET if clinic_id == CLINIC_A else "Doe"
-    answer = site.client.put(
-        f"/v1/patients/{uuid.uuid5(uuid.NAMESPACE_OID, 'patient_id')}",
-        headers=site.headers(clinic_id),
-        json={
-            "name": {"family": secret, "given": secret},
-            "language": "en",
-            "contacts": {"email": f"{secret.lower()}@example.org"},
-        },
-    )
-    assert answer.status_code < 300, answer.text
 
 
 def told(site: Site, clinic_id: uuid.UUID, ids: dict[str, list[str]]) -> dict[str, Any]:
@@ -168,36 +111,6 @@ def _paths(path: str, ids: dict[str, list[str]]) -> list[str]:
     ]
 
 
-async def _ids(site: Site, clinic_id: uuid.UUID) -> dict[str, list[str]]:
-    """Ids of a clinic's rows by the name of their column."""
-    connection = await asyncpg.connect(site.superuser_url)
-    found: dict[str, set[str]] = {
-        "key": {"csat", "nps"},
-        "kpi": {"visits"},
-        "scope": {"all", "reminder"},
-        "clinic_id": {str(clinic_id)},
-    }
-    for table, column in await _columns(connection):
-        rows = await connection.fetch(
-            f'SELECT DISTINCT "{column}"::text AS id FROM "{table}" WHERE clinic_id = $1 LIMIT 20',
-            clinic_id,
-        )
-        found.setdefault(column, set()).update(row["id"] for row in rows if row["id"])
-    await connection.close()
-    return {name: sorted(values)[:8] for name, values in found.items()}
-
-
-async def _columns(connection: Any) -> list[tuple[str, str]]:
-    rows = await connection.fetch(
-        "SELECT table_name, column_name FROM information_schema.columns c "
-        "JOIN pg_class ON oid = format('public.%I', table_name)::regclass AND NOT relispartition "
-        "WHERE table_schema = 'public' AND data_type = 'uuid' AND column_name <> 'clinic_id' "
-        "AND EXISTS (SELECT 1 FROM information_schema.columns o WHERE o.table_name = c.table_name "
-        "AND o.column_name = 'clinic_id')"
-    )
-    return [(row["table_name"], row["column_name"]) for row in rows]
-
-
 async def _rows(site: Site, clinic_id: uuid.UUID) -> dict[str, str]:
     """A digest of all rows of a clinic, by table."""
     connection = await asyncpg.connect(site.superuser_url)
@@ -221,14 +134,20 @@ async def _rows(site: Site, clinic_id: uuid.UUID) -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore")
 def test_a_neighbour_is_neither_seen_nor_counted(site: Site) -> None:
     fill(site, CLINIC_B)
-    own = asyncio.run(_ids(site, CLINIC_B))
+    own = asyncio.run(ids_of(site, CLINIC_B))
     alone = told(site, CLINIC_B, own)
     fill(site, CLINIC_A)
     fill(site, CLINIC_A, salt="-more")
     assert told(site, CLINIC_B, own) == alone
-    assert any(status == 200 for status, _ in alone.values())
+    idle = {
+        operation.path
+        for operation in site.operations
+        if operation.method.upper() == "GET"
+        and not any(alone[path][0] < 300 for path in _paths(operation.path, own))
+    }
+    assert not idle, idle
     # Ids that only the neighbour has are ids that nobody has.
-    theirs = asyncio.run(_ids(site, CLINIC_A))
+    theirs = asyncio.run(ids_of(site, CLINIC_A))
     for operation in site.operations:
         name = operation.path.partition("{")[2].partition("}")[0]
         if operation.method.upper() != "GET" or not name:
@@ -236,6 +155,40 @@ def test_a_neighbour_is_neither_seen_nor_counted(site: Site) -> None:
         nobodys = _asked(site, operation.path, name, NEVER_SEEN)
         for value in set(theirs.get(name, ())) - set(own.get(name, ())):
             assert _asked(site, operation.path, name, value) == nobodys, operation.path
+    _ask_by_query(site, own, theirs)
+
+
+def _ask_by_query(site: Site, own: dict[str, list[str]], theirs: dict[str, list[str]]) -> None:
+    """Nor does a filter by a neighbour's id or a neighbour's place in a list tell anything."""
+    for operation in site.operations:
+        if operation.method.upper() != "GET" or "{" in operation.path:
+            continue
+        named = {parameter.name for parameter in operation.query}
+        for name in named & theirs.keys():
+            nobodys = _filtered(site, operation.path, name, NEVER_SEEN)
+            for value in set(theirs[name]) - set(own.get(name, ())):
+                assert _filtered(site, operation.path, name, value) == nobodys, operation.path
+        if "cursor" in named:
+            _ask_by_cursor(site, operation.path)
+
+
+def _filtered(site: Site, path: str, name: str, value: str) -> tuple[int, str]:
+    answer = site.client.get(path, params={name: value}, headers=site.headers(CLINIC_B))
+    assert SECRET not in answer.text
+    return answer.status_code, json.dumps(_steady(answer)).replace(value, "")
+
+
+def _ask_by_cursor(site: Site, path: str) -> None:
+    theirs = site.client.get(path, params={"limit": 1}, headers=site.headers(CLINIC_A)).json()
+    mine = site.client.get(path, params={"limit": 200}, headers=site.headers(CLINIC_B)).json()
+    if theirs.get("next") is None:
+        return
+    answer = site.client.get(
+        path, params={"limit": 200, "cursor": theirs["next"]}, headers=site.headers(CLINIC_B)
+    )
+    assert answer.status_code in {200, 422}, answer.text
+    if answer.status_code == 200:
+        assert all(item in mine["items"] for item in answer.json()["items"]), path
 
 
 def _asked(site: Site, path: str, name: str, value: str) -> tuple[int, str]:
@@ -249,15 +202,34 @@ def _asked(site: Site, path: str, name: str, value: str) -> tuple[int, str]:
 def test_nothing_of_a_neighbour_is_changed(site: Site) -> None:
     fill(site, CLINIC_A)
     fill(site, CLINIC_B)
-    ids = asyncio.run(_ids(site, CLINIC_A))
+    mine = asyncio.run(ids_of(site, CLINIC_B))
+    ids = {
+        name: sorted({*values, *mine.get(name, ())})
+        for name, values in asyncio.run(ids_of(site, CLINIC_A)).items()
+    }
     before = asyncio.run(_rows(site, CLINIC_A))
-    answers: list[int] = []
+    idle = set()
     for operation in site.operations:
-        if operation.method.upper() != "GET":
-            for path in _paths(operation.path, ids):
-                _try(site, operation, path, answers)
+        if operation.method.upper() == "GET":
+            continue
+        answers: list[int] = []
+        for path in _paths(operation.path, _untouched(operation.path, ids)):
+            _try(site, operation, path, answers)
+        if not any(status < 300 for status in answers):
+            idle.add((operation.method.upper(), operation.path, tuple(sorted(set(answers)))))
     assert asyncio.run(_rows(site, CLINIC_A)) == before
-    assert any(status < 300 for status in answers), "no request of the walk did anything at all"
+    there = {(one.method.upper(), one.path) for one in site.operations}
+    assert {one[:2] for one in idle} == IDLE & there, idle
+
+
+def _untouched(path: str, ids: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Ids for a route, without the appointments that wait for another step of their life."""
+    step = path.rpartition("/")[2]
+    others = {appointment_for(one) for one in STEPS if one != step}
+    if step not in STEPS:
+        return ids
+    kept = [one for one in ids["appointment_id"] if one not in others]
+    return ids | {"appointment_id": sorted({*kept, appointment_for(step)})}
 
 
 def _try(site: Site, operation: Any, path: str, answers: list[int]) -> None:
@@ -284,4 +256,9 @@ def _try(site: Site, operation: Any, path: str, answers: list[int]) -> None:
         assert answer.status_code < 500, f"{path}: {answer.text}"
         answers.append(answer.status_code)
 
+    if operation.method.upper() != "GET" and (body := VALID.get(operation.path)) is not None:
+        answer = site.client.request(
+            operation.method, path, json=body, headers=site.headers(CLINIC_B)
+        )
+        answers.append(answer.status_code)
     walk()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from revisit_chassis.crypto import UnknownKey
+from revisit_chassis.failpoint import failpoint
 
 NAMING_CONVENTION = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -84,6 +85,11 @@ class Database:
             "server_settings": {
                 "application_name": application_name,
                 "timezone": "UTC",
+                # A session whose client's host is gone holds its locks until the server finds out:
+                # with the system's default after two hours, and no standby takes over before.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
                 # Policies read it; outside a transaction that names clinics it names none.
                 "app.clinics": "{}",
             },
@@ -117,12 +123,16 @@ class Database:
         text = ",".join(map(str, clinics))
         async with self._begin(f"BEGIN; SET LOCAL app.clinics = '{{{text}}}'") as connection:
             yield connection
+            failpoint("database.before_commit")
+        failpoint("database.after_commit")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """Opens a transaction that sees no clinic; for tables whose policy asks for none."""
         async with self._begin("BEGIN") as connection:
             yield connection
+            failpoint("database.before_commit")
+        failpoint("database.after_commit")
 
     @asynccontextmanager
     async def _begin(self, opening: str) -> AsyncIterator[AsyncConnection]:
@@ -206,8 +216,9 @@ def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (on
     """
     if isinstance(error, OSError):
         return not isinstance(error, _FILE_ERRORS)
-    if isinstance(error, PoolTimeoutError | UnknownKey):
-        # A key that another process uses already reaches this one's ring a little later.
+    if isinstance(error, PoolTimeoutError | UnknownKey | asyncpg.InternalClientError):
+        # A key that another process uses already reaches this one's ring a little later; a driver
+        # that lost its place in a conversation has lost the connection.
         return True
     if isinstance(error, asyncpg.InterfaceError):
         # "Invalid input for query argument" is an interface error too, and would come again for ever.

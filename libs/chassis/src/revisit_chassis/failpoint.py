@@ -1,6 +1,7 @@
 """Named places where a test lets the process die as if it had been killed.
 
-`FAILPOINT=relay.after_ack:3` ends the process the third time it comes to `relay.after_ack`.
+`FAILPOINT=relay.after_ack:3` ends the process the third time it comes to `relay.after_ack`. Every place
+has its trial; a test holds new ones to it.
 """
 
 import os

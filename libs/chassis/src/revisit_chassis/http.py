@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.health import Check, health_routes
 from revisit_chassis.identifiers import routable
 from revisit_chassis.metrics import REQUEST_SECONDS, REQUESTS
@@ -357,6 +358,8 @@ async def clinic_transaction(
     """Opens the request's transaction; it commits before the answer is sent."""
     async with state.database.transaction((clinic_id,)) as connection:
         yield connection
+        failpoint("request.before_commit")
+    failpoint("request.after_commit")
 
 
 # scope="function": with FastAPI's default the commit would come after the answer.

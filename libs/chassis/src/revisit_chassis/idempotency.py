@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.problem import Problem
 from revisit_chassis.schema import idempotency_key
 
@@ -58,15 +59,18 @@ async def once(
     claim = _Claim(clinic_id, route, key, getattr(request.app.state, "keyring", None))
     if (stored := await _take(database, claim, digest)) is not None:
         return stored
+    failpoint("idempotency.after_claim")
     try:
         async with database.transaction((clinic_id,)) as connection:
             answer = await work(connection)
             await _store(connection, claim, answer)
-            return answer
+            failpoint("idempotency.before_commit")
     except BaseException:
         async with database.transaction((clinic_id,)) as connection:
             await connection.execute(idempotency_key.delete().where(claim.is_held()))
         raise
+    failpoint("idempotency.after_commit")
+    return answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from revisit_chassis.db import driver_url
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.tenancy import Operations, Roles
 
 LOCK_TIMEOUT = "5s"
@@ -64,7 +65,12 @@ def head_revision(package: str) -> str | None:
 def run_env() -> None:
     """Runs the migrations on the connection that `upgrade` gave; the whole of an `env.py`."""
     connection = context.config.attributes["connection"]
-    context.configure(connection=connection, transaction_per_migration=True)
+    context.configure(
+        connection=connection,
+        transaction_per_migration=True,
+        # Called when a revision is applied and not yet committed.
+        on_version_apply=lambda **_: failpoint("migrate.before_commit"),
+    )
     with context.begin_transaction():
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         context.run_migrations()

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from revisit_chassis.backoff import pause
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.health import Check
 from revisit_chassis.locks import is_lost, lead
 from revisit_chassis.metrics import SCHEDULE_FAULTS
@@ -132,7 +133,9 @@ async def _lead(
                 activity.running -= 1
             activity.done += done
             activity.faults.pop(kind.name, None)
-            if not done:
+            if done:
+                failpoint("schedule.after_due")
+            else:
                 await clock.changed(poll_seconds)
 
     await lead(database, f"schedule.{kind.name}", work, stop)

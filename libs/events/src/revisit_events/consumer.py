@@ -285,6 +285,8 @@ class Consumer:
     async def _bury(self, raw: Raw, reason: str, error: Exception) -> None:
         async with self._database.connect() as connection:
             await dlq.keep(connection, self.group, raw, reason=reason, error=error)
+            failpoint("consumer.before_bury")
+        failpoint("consumer.after_bury")
         metrics.DEAD.labels(self.group, raw.topic).inc()
         log.error(
             "consumer.dead_letter",

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.failpoint import failpoint
 from revisit_events import rejected
 from revisit_events.contracts import EventData
 from revisit_events.digest import body_digest
@@ -166,6 +167,8 @@ class Intake:
                     await self._remember(connection, met)
                 await self._apply(connection, fresh, self.clock.now())
                 await publish(connection, fresh)
+            failpoint("intake.before_commit")
+        failpoint("intake.after_commit")
         return outcomes
 
     async def _keep_refused(

@@ -226,6 +226,8 @@ class Relay:
             await accept_cluster(connection, cluster_id)
             if known is not None:
                 await self._refill(connection, "another cluster id")
+                failpoint("relay.before_refill")
+        failpoint("relay.after_refill")
         self.acknowledged.clear()
 
     async def _check_log(self) -> None:

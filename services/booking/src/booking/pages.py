@@ -18,6 +18,7 @@ from booking.domain.link import Answer, Link, LinkState, state_of
 from booking.store import links
 from booking.texts import TEXTS, Texts, language_of, moment
 from booking.usecases.answers import use_link
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.http import ChassisDep, ChassisState, ClockDep
 
 MAX_FORM_BYTES = 4096
@@ -70,6 +71,8 @@ async def use_link_page(
     try:
         async with state.database.transaction([clinic_id]) as connection:
             link, found = await use_link(connection, clinic_id, token_hash, reason, clock.now())
+            failpoint("link.before_commit")
+        failpoint("link.after_commit")
     except NotFound:
         return _unknown(request)
     if found is LinkState.OPEN:

@@ -30,6 +30,7 @@ from feedback.surveys.domain import (
 from feedback.surveys.texts import TEXTS
 from feedback.surveys.usecases import OpenedLink, Receipt
 from revisit_chassis.crypto import Keyring
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.http import ChassisDep, Now
 
 BODY_MAX_BYTES = 64 * 1024
@@ -145,8 +146,11 @@ async def answer_survey(
         )
         if opened is None:
             return page.unknown()
-        # Sent after the commit: whoever reads "thank you" can rely on it.
-        return await _answer(connection, keyring, page, opened, form, now)
+        answer = await _answer(connection, keyring, page, opened, form, now)
+        failpoint("link.before_commit")
+    failpoint("link.after_commit")
+    # After the commit: whoever reads "thank you" can rely on it.
+    return answer
 
 
 async def _answer(

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault, set_clinics
+from revisit_chassis.failpoint import failpoint
 from revisit_events.consumer import FeedStatus
 from revisit_events.contracts import EventData, PatientChurnRiskChanged, PatientSegmentChanged
 from revisit_events.envelope import AnyEvent, new_event
@@ -211,6 +212,8 @@ class Rescore:
             async with self._database.connect() as connection:
                 due = await take(connection, clock)
                 await _rescore(connection, due)
+                if due:
+                    failpoint("rescore.before_commit")
         except Exception as error:
             if is_infrastructure_fault(error) or not due:
                 raise

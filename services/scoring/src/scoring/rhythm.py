@@ -8,6 +8,7 @@ from datetime import datetime
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
+from revisit_chassis.failpoint import failpoint
 from scoring.domain.facts import WINDOW
 
 FEWEST = 20
@@ -102,6 +103,7 @@ class RefreshRhythms:
                 "WHERE clinic_id = $1",
                 (clinic_id, now),
             )
+            failpoint("rhythm.before_commit")
         return 1
 
     async def next_due_at(self) -> datetime | None:

@@ -16,6 +16,7 @@ from booking.usecases.appointments import missed_data
 from booking.usecases.recording import event_of, record
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.failpoint import failpoint
 from revisit_events.envelope import AnyEvent
 
 BATCH = 500
@@ -115,6 +116,7 @@ class NoShowTimer:
                 if (row.clinic_id, row.appointment_id) not in passed_over
             ]
             await mark_missed(connection, due, now)
+            failpoint("no_show.before_commit")
 
     async def next_due_at(self) -> datetime | None:
         """When the next appointment falls due; None while there is none."""

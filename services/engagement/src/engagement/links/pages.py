@@ -19,6 +19,7 @@ from engagement.links import store
 from engagement.links.domain import Link, token_hash
 from engagement.links.forms import ONE_CLICK, form_fields
 from engagement.links.texts import TEXTS
+from revisit_chassis.failpoint import failpoint
 from revisit_chassis.http import ChassisDep, ChassisState, ClockDep
 
 MAX_FORM_BYTES = 4096
@@ -90,6 +91,8 @@ async def save_preferences(
         standing = await usecases.record_statements(
             connection, link.clinic_id, link.patient_id, [statement], by="patient", now=now
         )
+        failpoint("link.before_commit")
+    failpoint("link.after_commit")
     return _page(link, is_wanted=_is_wanted(link, standing), is_saved=True)
 
 

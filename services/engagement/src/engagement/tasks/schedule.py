@@ -9,6 +9,7 @@ from engagement.checks.store import ask_for_checks
 from engagement.tasks import store, usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
+from revisit_chassis.failpoint import failpoint
 
 BATCH = 500
 
@@ -36,7 +37,9 @@ class TaskExpiry:
             patients = {(item.clinic_id, item.patient_id): item.expires_at for item in due}
             rows = [(*pair, expires_at) for pair, expires_at in patients.items()]
             await ask_for_checks(connection, rows)
-            return await usecases.expire_tasks(connection, rows)
+            closed = await usecases.expire_tasks(connection, rows)
+            failpoint("task_expiry.before_commit")
+        return closed
 
     async def next_due_at(self) -> datetime | None:
         """When the next open task runs out of time."""

@@ -10,6 +10,7 @@ from engagement.checks import store
 from engagement.two_z import usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, set_clinics
+from revisit_chassis.failpoint import failpoint
 
 BATCH = 500
 
@@ -36,7 +37,9 @@ class TwoZRepair:
             await set_clinics(connection, {item.clinic_id for item in due})
             locked = await store.lock_checks(connection, due, now)
             judged = [(item, clock.at(item.check_at)) for item in locked]
-            return await usecases.repair(connection, judged, now)
+            checked = await usecases.repair(connection, judged, now)
+            failpoint("two_z.before_commit")
+        return checked
 
     async def next_due_at(self) -> datetime | None:
         """When the next check is due."""

@@ -1,0 +1,236 @@
+"""F1: crashes at named places."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from tests.chaos.ledger import SOURCE
+from tests.chaos.outages import drop_log
+from tests.chaos.poison import post_poison
+from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
+
+
+def crash_at(name: str, place: str, hits: int = 1) -> Fault:
+    """A fault that ends one process at one place."""
+
+    async def fault(scene: Scene) -> None:
+        await scene.crash({name: f"{place}:{hits}"})
+
+    return fault
+
+
+async def crash_about_the_decision(scene: Scene) -> None:
+    """The sender dies when it has decided, and before it notes what became of a message."""
+    for place in ("sender.after_decision:1", "sender.before_mark:1"):
+        await scene.crash({"engagement-worker": place}, posts=POSTS // 2)
+
+
+async def crash_amid_letters(scene: Scene) -> None:
+    """The sender dies when letters have left; no provider's key keeps a second one from leaving."""
+    scene.load.step = 2
+    await scene.crash({"engagement-worker": "sender.after_provider_ok:3"})
+
+
+def crash_all(relay: str, sender: str, feedback: str, scoring: str) -> Fault:
+    """A fault that ends each worker at a place of its own, at about the same time."""
+
+    async def fault(scene: Scene) -> None:
+        await scene.crash(
+            {
+                "booking-worker": relay,
+                "engagement-worker": sender,
+                "feedback-worker": feedback,
+                "scoring-worker": scoring,
+            }
+        )
+
+    return fault
+
+
+async def crash_anywhere(scene: Scene) -> None:
+    """Each worker dies before or after a commit, whichever one it is."""
+    places = {
+        name: f"database.{scene.random.choice(('before', 'after'))}_commit"
+        f":{scene.random.randrange(1, 150)}"
+        for name in WORKERS
+    }
+    await scene.crash(places)
+
+
+async def crash_amid_requests(scene: Scene) -> None:
+    """The API dies before and after the commit of each kind of request; the client asks again."""
+    for place in ("intake.before_commit", "intake.after_commit"):
+        await scene.crash({"booking-api": f"{place}:1"}, posts=2)
+    clinic = scene.trial.clinics[0]
+    body = {"name": {"given": "Again"}, "language": "en"}
+    for place in ("request.before_commit", "request.after_commit"):
+        request = scene.insist("booking", "PUT", "/v1/patients/P-900", clinic, json=body)
+        await scene.crash({"booking-api": f"{place}:1"}, load=_ignore(request))
+    before = await scene.published("booking", "appointment.booked")
+    starts_at = datetime.now(UTC) + timedelta(days=40)
+    places = ("idempotency.after_claim", "idempotency.before_commit", "idempotency.after_commit")
+    for number, place in enumerate(places):
+        # Without an id of the caller's: nothing but the key tells the repeat from another booking.
+        request = scene.insist(
+            "booking",
+            "POST",
+            "/v1/appointments",
+            clinic,
+            json={
+                "patient_id": "P-900",
+                "starts_at": (starts_at + timedelta(hours=number)).isoformat(),
+                "channel": "call_centre",
+            },
+            headers={"Idempotency-Key": f"chaos-{place}"},
+        )
+        await scene.crash({"booking-api": f"{place}:1"}, load=_ignore(request))
+    made = await scene.published("booking", "appointment.booked") - before
+    assert made == len(places), f"{made} bookings of {len(places)}"
+
+
+async def crash_amid_links(scene: Scene) -> None:
+    """The survey page dies before and after an answer is kept; the patient presses the button again."""
+    await scene.load.run(2)
+    clinic = scene.trial.clinics[0]
+    links = dict.fromkeys(("link.before_commit", "link.after_commit"), "")
+
+    async def have_letters() -> bool:
+        mine = {m.to: m.link for m in scene.platform.providers.delivered() if clinic.owns(m.to)}
+        links.update(zip(links, mine.values(), strict=False))
+        return all(links.values())
+
+    await scene.until(have_letters, "a letter with a link")
+    for place, link in links.items():
+        path = "/s/" + link.rpartition("/s/")[2]
+        await scene.insist("feedback", "GET", path, None)
+        answer = scene.insist("feedback", "POST", path, None, data={"csat": "5", "nps": "10"})
+        await scene.crash({"feedback-api": f"{place}:1"}, load=_ignore(answer))
+    answered = await scene.published("feedback", "survey.answered")
+    kinds = await scene.value(
+        "feedback",
+        "SELECT count(DISTINCT data->>'kind') FROM (SELECT convert_from(data, 'UTF8')::json AS data "
+        "FROM outbox WHERE topic = 'survey.answered' AND clinic_id = ANY ($1::uuid[])) AS one",
+    )
+    assert answered == len(links) * kinds, f"{answered} answers of {len(links)} patients"
+
+
+async def crash_amid_due_work(scene: Scene) -> None:
+    """Timers die before and after their commit: no-show, 2Z, expiry of tasks, scores, rhythms."""
+    clinic = scene.trial.clinics[0]
+    await scene.load.run(2)
+    await _pass_time(scene)
+    await scene.crash(
+        {
+            "booking-worker": "no_show.before_commit:1",
+            "engagement-worker": "task_expiry.before_commit:1",
+            "scoring-worker": "rhythm.before_commit:1",
+        },
+        load=_missed(scene, "N-1"),
+    )
+    await scene.crash(
+        {
+            "booking-worker": "schedule.after_due:1",
+            "engagement-worker": "two_z.before_commit:1",
+            "scoring-worker": "rescore.before_commit:1",
+        },
+        load=_missed(scene, "N-2"),
+    )
+    await scene.crash(
+        {"engagement-worker": "schedule.after_due:2", "scoring-worker": "schedule.after_due:1"},
+        posts=4,
+    )
+
+    async def are_missed() -> bool:
+        return await scene.published("booking", "appointment.no_show") >= 2
+
+    await scene.until(are_missed, "the second no-show")
+    assert await scene.published("booking", "appointment.no_show") == 2
+    for identifier in ("N-1", "N-2"):
+        answer = await scene.insist("booking", "GET", f"/v1/appointments/{identifier}", clinic)
+        assert answer.json()["status"] == "no_show", answer.text
+
+
+async def _missed(scene: Scene, identifier: str) -> None:
+    """Posts visits, and an appointment whose time has passed without the patient."""
+    starts_at = datetime.now(UTC) - timedelta(hours=3)
+    event = {
+        "specversion": "1.0",
+        "id": f"missed-{identifier}",
+        "source": SOURCE,
+        "type": "appointment.booked.v1",
+        "subject": identifier,
+        "time": (starts_at - timedelta(hours=1)).isoformat(),
+        "clinicid": str(scene.trial.clinics[0].id),
+        "data": {
+            "appointment_id": identifier,
+            "patient_id": "P-1",
+            "starts_at": starts_at.isoformat(),
+            "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
+            "booked_at": (starts_at - timedelta(hours=1)).isoformat(),
+            "channel": "call_centre",
+        },
+    }
+    await scene.load.post_one(scene.trial.clinics[0], event)
+    await scene.load.run(POSTS // 2)
+
+
+async def _pass_time(scene: Scene) -> None:
+    """What a week would bring: rhythms to refresh, tasks past their age limit."""
+
+    async def have_tasks() -> bool:
+        query = "SELECT count(*) FROM task WHERE clinic_id = ANY ($1::uuid[])"
+        return bool(await scene.value("engagement", query))
+
+    await scene.until(have_tasks, "a contact task")
+    await scene.value(
+        "engagement",
+        "UPDATE task SET expires_at = now() - interval '1 minute' "
+        "WHERE clinic_id = ANY ($1::uuid[]) RETURNING 1",
+    )
+    await scene.value(
+        "scoring",
+        "UPDATE rhythm_due SET due_at = now() - interval '1 minute' "
+        "WHERE clinic_id = ANY ($1::uuid[]) RETURNING 1",
+    )
+
+
+async def crash_amid_dead_letters(scene: Scene) -> None:
+    """Consumers die before and after they put a bad message aside."""
+    await scene.crash(
+        {"scoring-worker": "consumer.before_bury:2", "feedback-worker": "consumer.after_bury:3"},
+        load=_load_and_poison(scene),
+    )
+
+
+async def _load_and_poison(scene: Scene) -> None:
+    await asyncio.gather(scene.load.run(POSTS // 2), post_poison(scene))
+
+
+async def crash_amid_rebalance(scene: Scene) -> None:
+    """A member dies as its partitions are taken from it, because another one joins."""
+    # The first call is its own joining.
+    await scene.restart("scoring-worker", failpoint="consumer.on_rebalance:2")
+    load = asyncio.create_task(scene.load.run(POSTS))
+    await scene.restart("scoring-worker-b")
+    await scene.death("scoring-worker", "consumer.on_rebalance")
+    await scene.restart("scoring-worker")
+    await load
+    await asyncio.to_thread(scene.platform.processes["scoring-worker-b"].stop)
+
+
+async def crash_amid_refill(scene: Scene) -> None:
+    """The broker comes back empty, and relays die as they notice it."""
+    await scene.load.run(POSTS // 2)
+    places = {
+        "booking-worker": "relay.before_refill:1",
+        "engagement-worker": "relay.after_refill:1",
+    }
+    await scene.crash(places, load=_lose_log(scene))
+
+
+async def _lose_log(scene: Scene) -> None:
+    await drop_log(scene)
+    await scene.load.run(POSTS // 2)
+
+
+async def _ignore(request: object) -> None:
+    await request  # type: ignore[misc]
