@@ -39,7 +39,8 @@ class Broker(Protocol):
     """What the rig needs of a broker; the embedded one and Apache Kafka both have it."""
 
     port: int
-    advertised_port: int
+    @property
+    def advertised_port(self) -> int: ...
 
     @property
     def bootstrap_servers(self) -> str: ...
