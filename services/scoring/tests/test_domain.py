@@ -158,7 +158,7 @@ def test_risk_grows_with_silence_and_is_never_certain(
 
 
 def test_reasons_are_what_weighs_heaviest_first() -> None:
-    assert churn_risk(facts(100), NOW).reasons == ()
+    assert churn_risk(facts(100), NOW).reasons == ("interval_running",)
     worried = facts(
         210,
         last_outcome="treatment_not_started",
@@ -181,7 +181,10 @@ def test_worry_counts_as_a_quarter_more_silence_for_half_a_year() -> None:
     worried = churn_risk(facts(100, last_no_show_at=NOW - 50 * DAY), NOW)
     assert worried.probability == churn_risk(facts(125), NOW).probability
     past = churn_risk(facts(100, last_no_show_at=NOW - RECENT), NOW)
-    assert (past.probability, past.reasons) == (churn_risk(facts(100), NOW).probability, ())
+    assert (past.probability, past.reasons) == (
+        churn_risk(facts(100), NOW).probability,
+        ("interval_running",),
+    )
 
 
 def test_booking_ahead_leaves_a_fifth() -> None:

@@ -151,7 +151,7 @@ async def test_kept_appointment_is_neither_ahead_nor_missed(
         visit(clinic_id, 2, appointment_id=appointment),
     )
     await work()
-    assert (await score()).reasons == []
+    assert (await score()).reasons == ["interval_running"]
 
 
 async def test_money_keeps_to_the_clinics_currency(

@@ -7,6 +7,10 @@ _REASONS = {
     "low_score": ("остался недоволен визитом", "was unhappy with a visit"),
     "treatment_not_started": ("не начал лечение после консультации", "did not start treatment"),
     "next_appointment_booked": ("есть следующая запись", "next appointment is booked"),
+    "interval_running": (
+        "обычный срок до следующего визита ещё идёт",
+        "their usual interval is still running",
+    ),
 }
 
 

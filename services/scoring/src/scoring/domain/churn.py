@@ -78,7 +78,8 @@ def churn_risk(facts: Facts, now: datetime) -> Churn:
     started). An appointment ahead leaves a fifth. From 0 to 0.99.
 
     Reasons are what weighs in the formula, on the scale on which it adds up, ln r: a worry ln 1.25, the
-    overdue interval ln(d / E) once it is overdue, a booking ln 5, the heaviest first.
+    overdue interval ln(d / E) once it is overdue, a booking ln 5, the heaviest first. Where none of them
+    weighs, the reason is the interval that runs.
 
     Args:
         facts: Of the patient.
@@ -166,4 +167,6 @@ def _reasons(facts: Facts, now: datetime) -> tuple[str, ...]:
         found.append((math.log(WORRY), "treatment_not_started"))
     if facts.is_booked(now):
         found.append((-math.log(BOOKED), "next_appointment_booked"))
+    if not found:
+        return ("interval_running",)
     return tuple(code for _, code in sorted(found, key=lambda one: (-one[0], one[1])))
