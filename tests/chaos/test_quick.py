@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.broker,
     pytest.mark.e2e,
     pytest.mark.timeout(480),
-    pytest.mark.xdist_group("chaos"),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 

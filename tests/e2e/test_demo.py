@@ -25,7 +25,7 @@ from tests.e2e.test_lifecycle import all_ended, children
 from standalone.demo.simulator import simulate
 from standalone.placement import Placement
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 PATIENTS, MONTHS = 60, 1
 REPORT_KEYS = {

@@ -13,7 +13,7 @@ from tests.e2e.conftest import BATCH_TYPE, TIMEOUT_SECONDS, Standalone, clinic_b
 
 from standalone.children import command_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lifecycle")]
+pytestmark = [pytest.mark.e2e]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.e2e.test_lifecycle import all_ended, children, wait_until
 
 from standalone.placement import Placement
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("readme")]
+pytestmark = [pytest.mark.e2e]
 ROOT = Path(__file__).parents[2]
 
 # A person looks at an answer before the next question; a shell does not, and scoring hears of the

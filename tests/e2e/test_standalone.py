@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.e2e.conftest import BATCH_TYPE, Standalone, clinic_body, event, visit
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("standalone")]
+pytestmark = [pytest.mark.e2e]
 
 MAIL, PHONE, NAME = "anna.lesnaya@example.org", "+70001234567", "Лесная"
 
