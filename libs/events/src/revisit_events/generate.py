@@ -15,8 +15,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import yaml
 
 from revisit_events import kafka
-from revisit_events.asyncapi import SERVICES, description, document, json_schema
-from revisit_events.catalog import CATALOG, PUBLISHED, UPCASTERS, topic_of
+from revisit_events.asyncapi import description, document, json_schema
+from revisit_events.catalog import CATALOG, PUBLISHED, SERVICES, UPCASTERS, topic_of
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent
 from revisit_events.testing import BUILDERS
