@@ -237,8 +237,12 @@ async def test_new_log_is_refilled_with_all_that_is_retained(
             while await unsent(publisher.worker_database):
                 await asyncio.sleep(0.02)
     await relay.notice_log("another log")
+    assert await unsent(publisher.worker_database) > 0
+    while await relay._fill_day():
+        pass
     assert await unsent(publisher.worker_database) == 40
     await relay.notice_log("another log")
+    assert not await relay._fill_day()
     assert await unsent(publisher.worker_database) == 40
 
 
