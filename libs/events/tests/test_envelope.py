@@ -6,6 +6,7 @@ import json
 import pkgutil
 import uuid
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import revisit_events
+from revisit_chassis.trace import take_traceparent
 from revisit_events import dlq, generate, kafka, outbox, retry, testing
 from revisit_events.catalog import CATALOG, PUBLISHED, UPCASTERS, topic_of, upcast
 from revisit_events.contracts import SurveyAnswered
@@ -190,6 +192,24 @@ def test_event_made_for_a_cause_carries_its_flow_and_trace_on() -> None:
     )
     assert (effect.correlation_id, effect.causation_id) == ("cause", "cause")
     assert effect.traceparent == "00-trace"
+
+
+def test_events_of_a_request_belong_to_its_trace_unless_they_name_one() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+
+    def taken() -> None:
+        take_traceparent({"headers": [(b"traceparent", trace.encode())]})
+        event, own = (
+            testing.visit_completed(),
+            replace(testing.visit_completed(), traceparent="own"),
+        )
+        assert event.traceparent == trace
+        assert over_http(replace(event, traceparent=None), "structured").events[0][1] == event
+        assert over_http(own, "structured").events[0][1].traceparent == "own"
+        take_traceparent({"headers": [(b"traceparent", b"no trace")]})
+        assert testing.visit_completed().traceparent is None
+
+    copy_context().run(taken)
 
 
 def test_error_is_described_without_what_it_holds() -> None:
