@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from revisit_chassis.identifiers import canonical_id
+from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import DriverUuid, Time
@@ -82,7 +83,9 @@ def receive(request: RawRequest, clinic_id: UUID, accepted: Accepted) -> Recepti
         accepted: The types that are taken.
     """
     # The driver's class, as all ids in the events are.
-    reception = Reception(DriverUuid(clinic_id.bytes), request.events)
+    reception = Reception(
+        DriverUuid(clinic_id.bytes), request.events, traceparent=current_traceparent()
+    )
     clinic_text = str(clinic_id)
     events = reception.events
     for index, raw in enumerate(request.events):
