@@ -179,7 +179,7 @@ class Worker:
 
 
 _MEASURE = """
-SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox_unsent LIMIT $1) AS some) AS waiting,
+SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox_unsent LIMIT $1) AS counted) AS waiting,
        (SELECT recorded_at FROM outbox
         WHERE (clinic_id, recorded_on, position) =
               (SELECT clinic_id, recorded_on, position FROM outbox_unsent ORDER BY position LIMIT 1)
