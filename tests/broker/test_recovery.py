@@ -21,7 +21,8 @@ from revisit_events.consumer import Consumer, Handlers
 from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
 from revisit_events.outbox import Message, enqueue
 from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
-from revisit_events.relay import Relay, give_up, take_up_again, unsendable, unsent
+from revisit_events.relay import Relay, unsent
+from revisit_events.unsendable import give_up, take_up_again, unsendable
 from revisit_events.worker import Worker
 
 pytestmark = pytest.mark.broker

@@ -7,12 +7,15 @@ with a fresh disk as well. The relay then refills it and the consumer reads it f
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from revisit_chassis.failpoint import failpoint
 from revisit_events.deadlines import finish, quietly
 from revisit_events.retry import pause
 from revisit_events.topics import WrongTopic, create_topics
@@ -140,3 +143,29 @@ def is_broker_fault(error: BaseException) -> bool:
         error: What a client raised.
     """
     return isinstance(error, KafkaError | OSError | TimeoutError)
+
+
+class AssignmentListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Tells which partitions come and go; whatever may fail is left to the loop, for this must not.
+
+    Args:
+        assigned: Gets what comes.
+        revoked: Gets what goes.
+    """
+
+    def __init__(
+        self,
+        assigned: Callable[[set[TopicPartition]], None],
+        revoked: Callable[[set[TopicPartition]], None],
+    ) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Called by the client before it joins the group again."""
+        failpoint("consumer.on_rebalance")
+        self._revoked(set(revoked))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Called by the client after it has joined."""
+        self._assigned(set(assigned))

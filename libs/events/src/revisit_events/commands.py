@@ -26,9 +26,10 @@ from revisit_events.rebuild import (
     consumer_stands_still,
     rebuild,
 )
-from revisit_events.relay import give_up, take_up_again, unsendable, unsent
+from revisit_events.relay import unsent
 from revisit_events.replay import UnknownTopic, replay_outbox
 from revisit_events.topics import create_topics
+from revisit_events.unsendable import give_up, take_up_again, unsendable
 
 Print = Callable[[str], None]
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -31,7 +31,12 @@ from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
 from revisit_events import attempts, dlq, kafka, metrics
-from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
+from revisit_events.broker import (
+    AssignmentListener,
+    BrokerWatch,
+    KafkaSettings,
+    is_broker_fault,
+)
 from revisit_events.catalog import CATALOG, topic_of
 from revisit_events.contracts import EventData, PatientErased
 from revisit_events.deadlines import finish, quietly
@@ -180,7 +185,9 @@ class Consumer:
         )
         try:
             await finish(reader.start(), stop, START_TIMEOUT_SECONDS)
-            reader.subscribe(self.topics, listener=_Rebalance(self._assigned, self._revoked))
+            reader.subscribe(
+                self.topics, listener=AssignmentListener(self._assigned, self._revoked)
+            )
             while not stop.is_set() and self._watch.cluster_id == cluster_id:
                 await self._settle_in(reader, cluster_id)
                 if await self._keep_marks(reader, cluster_id, stop):
@@ -487,22 +494,3 @@ def _raw(record: Any) -> Raw:
     return Raw(
         record.topic, record.partition, record.offset, record.key, record.value, record.headers
     )
-
-
-class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Tells which partitions come and go; whatever may fail is left to the loop, for this must not."""
-
-    def __init__(
-        self,
-        assigned: Callable[[set[TopicPartition]], None],
-        revoked: Callable[[set[TopicPartition]], None],
-    ) -> None:
-        self._assigned = assigned
-        self._revoked = revoked
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        failpoint("consumer.on_rebalance")
-        self._revoked(set(revoked))
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._assigned(set(assigned))

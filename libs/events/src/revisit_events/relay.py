@@ -30,6 +30,7 @@ from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.deadlines import finish, quietly
 from revisit_events.outbox import SLOT_OF_KEY
 from revisit_events.retry import pause
+from revisit_events.unsendable import put_aside
 
 BATCH = 500
 BUSY_POLL_SECONDS = 0.005
@@ -82,16 +83,6 @@ WITH acknowledged AS (
 SELECT count(*) FROM acknowledged JOIN noted USING (topic, partition)
 WHERE acknowledged.first_offset <= noted.kafka_offset
 """
-_PUT_ASIDE = """
-WITH gone AS (
-  DELETE FROM outbox_unsent WHERE position = ANY($1::bigint[])
-  RETURNING clinic_id, recorded_on, position
-)
-INSERT INTO outbox_unsendable (clinic_id, recorded_on, position, reason)
-SELECT clinic_id, recorded_on, position, given.reason
-FROM gone JOIN unnest($1::bigint[], $2::text[]) AS given (position, reason) USING (position)
-ON CONFLICT (clinic_id, position) DO UPDATE SET reason = excluded.reason, put_aside_at = now()
-"""
 # Another lane that fills the same day holds its row: then there is nothing to do here.
 _FILL_DAY = f"""
 WITH day AS (
@@ -105,21 +96,6 @@ SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM outbox
 WHERE recorded_on = (SELECT recorded_on FROM day)
 ON CONFLICT (position) DO NOTHING
 """  # noqa: S608  (a constant)
-
-_LIST_ASIDE = """
-SELECT clinic_id, position, topic, event_id, octet_length(data) AS size_bytes, reason, put_aside_at
-FROM outbox_unsendable LEFT JOIN outbox USING (clinic_id, recorded_on, position) ORDER BY position
-"""
-_TAKE_UP = f"""
-WITH again AS (
-  DELETE FROM outbox_unsendable WHERE position = ANY($1::bigint[])
-  RETURNING clinic_id, recorded_on, position
-)
-INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
-SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY}
-FROM again JOIN outbox USING (clinic_id, recorded_on, position) ON CONFLICT (position) DO NOTHING
-"""  # noqa: S608  (a constant)
-_GIVE_UP = "DELETE FROM outbox_unsendable WHERE position = ANY($1::bigint[])"
 
 log = structlog.get_logger()
 
@@ -328,7 +304,7 @@ class Relay:
         return found
 
     async def _put_aside(self, connection: AsyncConnection, aside: dict[int, str]) -> None:
-        await connection.exec_driver_sql(_PUT_ASIDE, (list(aside), list(aside.values())))
+        await put_aside(connection, aside)
         metrics.UNSENDABLE.labels(self.service).inc(len(aside))
         for position, reason in aside.items():
             log.error("relay.unsendable", position=position, reason=reason)
@@ -491,36 +467,3 @@ async def unsent(database: Database) -> int:
             "SELECT (SELECT count(*) FROM outbox_unsent) + (SELECT count(*) FROM outbox_refill)"
         )
         return int(found.scalar_one())
-
-
-async def unsendable(database: Database) -> Sequence[Any]:
-    """Gives what was put aside, oldest first: clinic, position, topic, event, reason, moment.
-
-    Args:
-        database: With the worker's role.
-    """
-    async with database.connect() as connection:
-        found = await connection.exec_driver_sql(_LIST_ASIDE)
-        return found.all()
-
-
-async def take_up_again(database: Database, positions: Sequence[int]) -> int:
-    """Queues messages that were put aside, after the broker was told to take larger ones.
-
-    Args:
-        database: With the worker's role.
-        positions: In the outbox.
-    """
-    async with database.connect() as connection:
-        return int((await connection.exec_driver_sql(_TAKE_UP, (list(positions),))).rowcount)
-
-
-async def give_up(database: Database, positions: Sequence[int]) -> int:
-    """Forgets messages that were put aside: nobody will get them.
-
-    Args:
-        database: With the worker's role.
-        positions: In the outbox.
-    """
-    async with database.connect() as connection:
-        return int((await connection.exec_driver_sql(_GIVE_UP, (list(positions),))).rowcount)
