@@ -224,7 +224,7 @@ async def test_tripped_consumer_gets_past_its_letters_after_a_restart(
         await until(lambda: good[0].id in seen.ids() or second.is_tripped)
     assert not second.is_tripped
     letters = await dlq.open_letters(subscriber.worker_database, 1000)
-    assert {dict(one.raw.headers)["ce_id"].decode() for one in letters} >= wanted  # type: ignore[union-attr]
+    assert {dict(one.raw.headers).get("ce_id") for one in letters} >= {i.encode() for i in wanted}
 
 
 async def test_partition_last_read_from_another_log_is_read_from_its_beginning(
@@ -241,7 +241,9 @@ async def test_partition_last_read_from_another_log_is_read_from_its_beginning(
     before = repeated(group)
     second = consumer_of(group, subscriber, seen, kafka, watch)
     async with running(watch.run, second.run):
-        await until(lambda: repeated(group) >= before + 25)
+        worker = worker_of(subscriber, watch, second)
+        await until(lambda: worker.has_applied(sender.acknowledged))
+    assert repeated(group) >= before + 25
     third = consumer_of(group, subscriber, seen, kafka, watch)
     before = repeated(group)
     async with running(watch.run, third.run):
@@ -317,9 +319,9 @@ async def test_message_that_ends_the_process_again_and_again_is_buried_alone(
             break
     assert {e.id for e in events} - {deadly} <= set(seen.ids())
     letters = await dlq.open_letters(subscriber.worker_database)
-    assert [one.reason for one in letters if dict(one.raw.headers)["ce_id"] == deadly.encode()] == [
-        "deadly"
-    ]
+    assert [
+        one.reason for one in letters if dict(one.raw.headers).get("ce_id") == deadly.encode()
+    ] == ["deadly"]
 
 
 async def test_rebuild_is_refused_while_a_consumer_works(

@@ -131,12 +131,14 @@ def test_precedence_is_total_across_sources_with_the_same_ids() -> None:
 def test_digest_covers_what_is_said_and_nothing_else() -> None:
     event = testing.visit_completed()
     elsewhere = event.time.astimezone(timezone(timedelta(hours=3)))
-    same = replace(event, time=elsewhere, id="other", traceparent="t", _encoded=[], _texts=[])
+    same = replace(
+        event, time=elsewhere, id="other", traceparent="t", _encoded=None, _time_text=None
+    )
     assert body_digest(same) == body_digest(event)
     for changed in (
         replace(event, sequence=1),
-        replace(event, time=event.time + timedelta(microseconds=1), _texts=[]),
-        replace(event, data=event.data.model_copy(update={"outcome": "healthy"}), _encoded=[]),
+        replace(event, time=event.time + timedelta(microseconds=1), _time_text=None),
+        replace(event, data=event.data.model_copy(update={"outcome": "healthy"}), _encoded=None),
     ):
         assert body_digest(changed) != body_digest(event)
 

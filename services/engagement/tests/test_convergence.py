@@ -223,9 +223,9 @@ async def test_rebuild_gives_the_state_before_and_publishes_nothing(
     database = Database(engagement_database.database_url, pool_size=2)
     try:
         clinic_id = uuid.uuid4()
-        await apply(database, [_of(event, clinic_id) for event in life()])
+        await apply(database, clinic_id, life())
         before, published = await state(database, clinic_id), await _published(database, clinic_id)
-        assert before["appointment"]
+        assert before["appointments"]
         count = await rebuild(database, HANDLERS, PROJECTIONS, clinic_id, NOW)
         assert 0 < count < len(life())
         assert await state(database, clinic_id) == before
