@@ -39,6 +39,7 @@ class Broker(Protocol):
     """What the rig needs of a broker; the embedded one and Apache Kafka both have it."""
 
     port: int
+
     @property
     def advertised_port(self) -> int: ...
 
