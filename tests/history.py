@@ -15,8 +15,8 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import FeedStatus
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.feed import FeedStatus
 from revisit_events.kafka import attributes
 from revisit_events.testing import BUILDERS, NOON
 from scoring.domain.segments import LifeSituation, TreatmentState

@@ -16,7 +16,14 @@ from standalone.cluster import Cluster
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("revisit_chassis", "revisit_events", *SERVICES, "standalone")
 MOST_LINES = 500
-TECHNICAL = {"alembic_version", "broker_state", "relay_position"}
+TECHNICAL = {
+    "alembic_version",
+    "broker_state",
+    "relay_position",
+    "outbox_refill",
+    "feed_mark",
+    "consumer_attempt",
+}
 NO_KEY = {
     "outbox_unsent": "the relay's queue: its order is its key, and it holds nothing but positions",
 }

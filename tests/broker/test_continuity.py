@@ -194,12 +194,12 @@ async def test_rebuild_from_the_inbox_gives_the_projections_as_they_were(
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while await _count(url, "inbox", clinic_id) < len(events):
                 await asyncio.sleep(0.02)
-    before = await _rows(url, PROJECTIONS, clinic_id)
+    before = await _rows(url, list(PROJECTIONS), clinic_id)
     assert before["visit"]
     assert before["appointment"]
     applied = await rebuild(database, HANDLERS, PROJECTIONS, clinic_id, datetime.now(UTC))
     assert applied == len(events)
-    assert await _rows(url, PROJECTIONS, clinic_id) == before
+    assert await _rows(url, list(PROJECTIONS), clinic_id) == before
     await database.close()
 
 

@@ -22,6 +22,7 @@ from revisit_events.envelope import AnyEvent
 from revisit_events.outbox import publish
 from revisit_events.relay import Relay, unsent
 from revisit_events.replay import replay_outbox
+from revisit_events.topics import WrongTopic, create_topics
 
 pytestmark = pytest.mark.broker
 TIMEOUT_SECONDS = 40
@@ -237,8 +238,12 @@ async def test_new_log_is_refilled_with_all_that_is_retained(
             while await unsent(publisher.worker_database):
                 await asyncio.sleep(0.02)
     await relay.notice_log("another log")
+    assert await unsent(publisher.worker_database) > 0
+    while await relay._fill_day():
+        pass
     assert await unsent(publisher.worker_database) == 40
     await relay.notice_log("another log")
+    assert not await relay._fill_day()
     assert await unsent(publisher.worker_database) == 40
 
 
@@ -258,3 +263,11 @@ async def test_outbox_day_with_an_unsent_row_is_never_dropped(publisher: Side) -
         await connection.exec_driver_sql("SELECT drop_outbox_partitions(-1)")
         left = await connection.exec_driver_sql("SELECT count(*) FROM outbox")
         assert left.scalar_one() == 0
+
+
+async def test_topic_with_another_number_of_partitions_is_refused(kafka: KafkaSettings) -> None:
+    name = f"test.{uuid.uuid4().hex}"
+    assert await create_topics(kafka.bootstrap_servers, 2, [name]) == [name]
+    assert await create_topics(kafka.bootstrap_servers, 2, [name]) == []
+    with pytest.raises(WrongTopic, match="2 partitions, KAFKA_TOPIC_PARTITIONS says 3"):
+        await create_topics(kafka.bootstrap_servers, 3, [name])

@@ -46,7 +46,7 @@ def delete_before_ack() -> None:
             rows = found.all()
             if rows:
                 positions = [row.position for row in rows]
-                await connection.exec_driver_sql(relay._TAKE_OFF, (positions,))
+                await connection.exec_driver_sql(relay._TAKE_OFF, (positions, None))
         if rows:
             failpoint("relay.before_send")
             await self._send(producer, rows)
@@ -88,7 +88,7 @@ def offsets_first() -> None:
     async def poll(self: Any, reader: Any, stop: Any) -> None:
         fetched = await reader.getmany(timeout_ms=consumer.POLL_MS, max_records=consumer.BATCH)
         records = [record for batch in fetched.values() for record in batch]
-        self.feed.polled(is_full=False, last_timestamp_ms=None)
+        self.feed.polled(is_full=False)
         if records:
             await reader.commit({at: batch[-1].offset + 1 for at, batch in fetched.items()})
             await self._apply_patiently(reader, fetched, records, stop)

@@ -33,11 +33,26 @@ SAMPLES = {
     "bytea": "'\\x00'",
     "ARRAY": "'{}'",
 }
-TECHNICAL = {"alembic_version", "broker_state", "relay_position"}
+TECHNICAL = {
+    "alembic_version",
+    "broker_state",
+    "relay_position",
+    "outbox_refill",
+    "feed_mark",
+    "consumer_attempt",
+}
 """Tables of no clinic: nothing of a clinic or a patient is in them."""
 FOR_ALL = {"revoked_token"}
 """Every clinic's process needs the whole denylist; it holds ids of tokens and nothing else."""
-_DELIVERY = {"outbox", "outbox_unsent", "inbox", "dead_letter", "idempotency_key", "revoked_token"}
+_DELIVERY = {
+    "outbox",
+    "outbox_unsent",
+    "outbox_unsendable",
+    "inbox",
+    "dead_letter",
+    "idempotency_key",
+    "revoked_token",
+}
 WORKER_SEES = {
     "booking": _DELIVERY | {"appointment", "clinic"},
     "engagement": _DELIVERY | {"message", "task", "two_z"},

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engagement.__main__ import PROJECTIONS
 from engagement.consent.domain import ConsentState, Purpose, Statement
 from engagement.consent.usecases import record_statements
 from engagement.consumers import HANDLERS
@@ -22,6 +23,7 @@ from revisit_events.catalog import CATALOG
 from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
 from revisit_events.inbox import Months, claim
+from revisit_events.rebuild import rebuild
 from standalone.cluster import Cluster, ServiceDatabase
 
 NOW = datetime(2026, 2, 1, 9, 0, tzinfo=UTC)
@@ -213,3 +215,26 @@ def _of(event: AnyEvent, clinic_id: uuid.UUID) -> AnyEvent:
     if hasattr(data, "clinic_id"):
         data = data.model_copy(update={"clinic_id": clinic_id})
     return replace(event, clinic_id=clinic_id, data=data, _encoded=None, _time_text=None)
+
+
+async def test_rebuild_gives_the_state_before_and_publishes_nothing(
+    engagement_database: ServiceDatabase,
+) -> None:
+    database = Database(engagement_database.database_url, pool_size=2)
+    try:
+        clinic_id = uuid.uuid4()
+        await apply(database, clinic_id, life())
+        before, published = await state(database, clinic_id), await _published(database, clinic_id)
+        assert before["appointments"]
+        count = await rebuild(database, HANDLERS, PROJECTIONS, clinic_id, NOW)
+        assert 0 < count < len(life())
+        assert await state(database, clinic_id) == before
+        assert await _published(database, clinic_id) == published
+    finally:
+        await database.close()
+
+
+async def _published(database: Database, clinic_id: uuid.UUID) -> int:
+    async with database.transaction((clinic_id,)) as connection:
+        found = await connection.exec_driver_sql("SELECT count(*) FROM outbox")
+        return int(found.scalar_one())

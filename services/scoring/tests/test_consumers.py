@@ -13,8 +13,7 @@ from revisit_events import testing
 from revisit_events.envelope import AnyEvent
 from revisit_events.rebuild import rebuild
 from scoring import store
-from scoring.consumers import HANDLERS
-from scoring.tables import PROJECTIONS
+from scoring.consumers import HANDLERS, PROJECTIONS
 
 Tell = Callable[..., Awaitable[None]]
 Work = Callable[..., Awaitable[int]]

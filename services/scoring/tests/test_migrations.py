@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from revisit_chassis.db import Database
 from revisit_chassis.db import driver_url as asyncpg_url
-from scoring.tables import METADATA, PROJECTIONS
+from scoring.tables import FACTS, METADATA
 from standalone.cluster import ServiceDatabase
 
 
@@ -42,4 +42,4 @@ async def test_every_table_is_under_row_level_security(database: Database) -> No
         )
         protected = {row.relname for row in rows}
     assert set(METADATA.tables) <= protected
-    assert set(PROJECTIONS) <= set(METADATA.tables)
+    assert set(FACTS) <= set(METADATA.tables)

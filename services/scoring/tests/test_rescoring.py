@@ -12,7 +12,7 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import FeedStatus
+from revisit_events.feed import FeedStatus
 from scoring import store
 from scoring.metrics import SET_ASIDE
 from scoring.rescoring import Rescore

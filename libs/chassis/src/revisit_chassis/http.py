@@ -38,6 +38,7 @@ from revisit_chassis.problem import (
     problem_response,
 )
 from revisit_chassis.tokens import DenylistNotRead, InvalidToken, Principal, Verifier
+from revisit_chassis.trace import take_traceparent
 
 CORRELATION_ID = re.compile(r"[\w.:-]{1,64}")
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -166,6 +167,7 @@ class RequestMiddleware:
         is_outermost = "correlation_id" not in scope
         if is_outermost:
             scope["correlation_id"] = _correlation_id(scope)
+            take_traceparent(scope)
             raw_path = scope.get("raw_path") or b""
             if b"%2f" in raw_path.lower():
                 scope["path"] = routable(raw_path)

@@ -48,6 +48,8 @@ class ServiceSettings(BaseSettings):
         validation_alias=shared("KAFKA_ENABLE_IDEMPOTENCE"),
     )
     kafka_topic_partitions: int = Field(12, validation_alias=shared("KAFKA_TOPIC_PARTITIONS"))
+    kafka_topic_replication: int = Field(-1, validation_alias=shared("KAFKA_TOPIC_REPLICATION"))
+    """Copies of each topic; -1 is the broker's own default."""
     kafka_fetch_max_wait_ms: int = Field(500, validation_alias=shared("KAFKA_FETCH_MAX_WAIT_MS"))
     jwks: str = Field("", validation_alias=shared("REVISIT_JWKS"))
     signing_key: str = Field("", validation_alias=shared("REVISIT_SIGNING_KEY"))
@@ -56,6 +58,8 @@ class ServiceSettings(BaseSettings):
     outbox_retention_days: int = Field(14, validation_alias=shared("OUTBOX_RETENTION_DAYS"))
     event_log_retention_days: int = Field(0, validation_alias=shared("EVENT_LOG_RETENTION_DAYS"))
     outbox_lanes: int = Field(1, validation_alias=shared("OUTBOX_LANES"))
+    consumer_trip_at: int = Field(100, validation_alias=shared("CONSUMER_TRIP_AT"))
+    """New dead letters among the last 200 messages at which the consumer stops; 0 never does."""
     log_format: Literal["json", "console"] = Field(
         "json", validation_alias=shared("REVISIT_LOG_FORMAT")
     )

@@ -16,6 +16,7 @@ def main() -> int:
     create_all_topics(
         os.environ["KAFKA_BOOTSTRAP_SERVERS"],
         int(os.environ.get("KAFKA_TOPIC_PARTITIONS", "12")),
+        int(os.environ.get("KAFKA_TOPIC_REPLICATION", "-1")),
         print,
     )
     return 0

@@ -10,7 +10,6 @@ from revisit_chassis.problem import Problem
 from revisit_events.catalog import CATALOG, PUBLISHED, schema_path, topic_of
 from revisit_events.contracts import EventData
 
-SERVICES = ("booking", "engagement", "feedback", "scoring")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _ATTRIBUTES: Mapping[str, tuple[bool, dict[str, Any]]] = {

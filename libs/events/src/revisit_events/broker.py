@@ -7,17 +7,22 @@ with a fresh disk as well. The relay then refills it and the consumer reads it f
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from revisit_chassis.failpoint import failpoint
+from revisit_events.deadlines import finish, quietly
 from revisit_events.retry import pause
 from revisit_events.topics import WrongTopic, create_topics
 
 PROBE_SECONDS = 1.0
 PROBE_TIMEOUT_SECONDS = 5.0
+TOPICS_TIMEOUT_SECONDS = 60.0
 UNREACHABLE_AFTER_SECONDS = 10.0
 
 log = structlog.get_logger()
@@ -31,6 +36,17 @@ class KafkaSettings:
     enable_idempotence: bool = True
     topic_partitions: int = 12
     fetch_max_wait_ms: int = 500
+    topic_replication: int = -1
+    """Copies of each topic; -1 is the broker's own default."""
+
+    @property
+    def reports_low_ends(self) -> bool:
+        """Whether the end of a partition is reported too low: so does the embedded broker.
+
+        It is told by the lack of idempotence: of the two brokers only Apache Kafka has that with
+        aiokafka (docs/adr/0014).
+        """
+        return not self.enable_idempotence
 
 
 class BrokerWatch:
@@ -44,6 +60,7 @@ class BrokerWatch:
         self.kafka = kafka
         self.cluster_id: str | None = None
         self._answered_at = 0.0
+        self._failures = 0
         self._seen = asyncio.Event()
 
     @property
@@ -74,38 +91,40 @@ class BrokerWatch:
         Args:
             stop: Ends the loop.
         """
-        failures = 0
         while not stop.is_set():
             try:
                 await self._watch(stop)
-                failures = 0
             except (KafkaError, OSError, TimeoutError) as error:
-                failures += 1
+                self._failures += 1
                 log.warning("broker.unreachable", error=type(error).__name__)
-                await pause(failures, stop)
+                await pause(self._failures, stop)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         admin = AIOKafkaAdminClient(
             bootstrap_servers=self.kafka.bootstrap_servers,
             request_timeout_ms=int(PROBE_TIMEOUT_SECONDS * 1000),
         )
-        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-            await admin.start()
         try:
+            await finish(admin.start(), stop, PROBE_TIMEOUT_SECONDS)
             while not stop.is_set():
-                async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                    cluster_id = str((await admin.describe_cluster())["cluster_id"])
-                await self._note(cluster_id)
+                described = await finish(admin.describe_cluster(), stop, PROBE_TIMEOUT_SECONDS)
+                await self._note(str(described["cluster_id"]))
+                self._failures = 0
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_SECONDS):
                         await stop.wait()
         finally:
-            await admin.close()
+            await quietly(admin.close())
 
     async def _note(self, cluster_id: str) -> None:
         if cluster_id != self.cluster_id:
             try:
-                await create_topics(self.kafka.bootstrap_servers, self.kafka.topic_partitions)
+                async with asyncio.timeout(TOPICS_TIMEOUT_SECONDS):
+                    await create_topics(
+                        self.kafka.bootstrap_servers,
+                        self.kafka.topic_partitions,
+                        replication=self.kafka.topic_replication,
+                    )
             except WrongTopic as error:
                 # A fresh embedded broker makes a topic for whoever asks first, with a count of its
                 # own. Within one log that is consistent; `topics create` refuses it (docs/adr/0014).
@@ -124,3 +143,29 @@ def is_broker_fault(error: BaseException) -> bool:
         error: What a client raised.
     """
     return isinstance(error, KafkaError | OSError | TimeoutError)
+
+
+class AssignmentListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Tells which partitions come and go; whatever may fail is left to the loop, for this must not.
+
+    Args:
+        assigned: Gets what comes.
+        revoked: Gets what goes.
+    """
+
+    def __init__(
+        self,
+        assigned: Callable[[set[TopicPartition]], None],
+        revoked: Callable[[set[TopicPartition]], None],
+    ) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Called by the client before it joins the group again."""
+        failpoint("consumer.on_rebalance")
+        self._revoked(set(revoked))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Called by the client after it has joined."""
+        self._assigned(set(assigned))

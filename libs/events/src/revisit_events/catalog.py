@@ -13,6 +13,9 @@ from typing import Any
 from revisit_events import contracts
 from revisit_events.contracts import EventData, SurveyAnswered, SurveyAnsweredV1
 
+SERVICES = ("booking", "engagement", "feedback", "scoring")
+"""The services of the platform; each is one consumer group as well."""
+
 _CONTRACTS: tuple[type[EventData], ...] = (
     contracts.ClinicRegistered,
     contracts.PatientRegistered,

@@ -5,29 +5,44 @@ topics of few partitions this is what makes batches, and one transaction a messa
 slower than one a batch. If the batch fails, each event is tried in its own transaction, and the one
 that fails alone becomes a dead letter. A fault of the infrastructure fails no event: the consumer goes
 back to where it was and waits.
+
+A log with another cluster id is read from its beginning, partition by partition: the mark of each
+(`feed`) says which log it was last read from.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
-from revisit_events import dlq, kafka, metrics
-from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
+from revisit_events import attempts, dlq, kafka, metrics
+from revisit_events.broker import (
+    AssignmentListener,
+    BrokerWatch,
+    KafkaSettings,
+    is_broker_fault,
+)
 from revisit_events.catalog import CATALOG, topic_of
-from revisit_events.contracts import EventData
+from revisit_events.contracts import EventData, PatientErased
+from revisit_events.deadlines import finish, quietly
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
+from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark
 from revisit_events.inbox import Months, claim
 from revisit_events.retry import pause
 
@@ -35,10 +50,20 @@ BATCH = 500
 POLL_MS = 200
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
-STALE_AFTER_SECONDS = 60.0
-FLOOD_SECONDS = 0.5
+START_TIMEOUT_SECONDS = 30.0
+POLL_TIMEOUT_SECONDS = 30.0
+COMMIT_TIMEOUT_SECONDS = 10.0
+MARK_SECONDS = 1.0
 TRIP_WINDOW = 200
 TRIP_AT = 100
+
+# The partition went to another member meanwhile, who reads the batch again and finds it applied.
+_LOST_PARTITION = (
+    CommitFailedError,
+    IllegalStateError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 
 E = TypeVar("E")
 Handler = Callable[[AsyncConnection, Sequence[E], datetime], Awaitable[None]]
@@ -53,47 +78,6 @@ class Tripped(RuntimeError):
     """So many messages are bad that the fault is likely ours: the consumer stopped."""
 
 
-class FeedStatus:
-    """How far behind its topics a consumer is.
-
-    Args:
-        watch: Knows whether the broker answers.
-    """
-
-    def __init__(self, watch: BrokerWatch) -> None:
-        self._watch = watch
-        self._caught_up_at: float | None = None
-        self.behind_seconds = 0.0
-        self._full_at = float("-inf")
-
-    @property
-    def is_flooded(self) -> bool:
-        """Whether polls were full a moment ago: more waits than is taken in."""
-        return time.monotonic() - self._full_at < FLOOD_SECONDS
-
-    def polled(self, *, is_full: bool, last_timestamp_ms: int | None) -> None:
-        """Notes a poll.
-
-        Args:
-            is_full: Whether more was waiting than the poll could take.
-            last_timestamp_ms: The broker's timestamp of the last message; none when there was none.
-        """
-        self._caught_up_at = time.monotonic()
-        if is_full:
-            self._full_at = self._caught_up_at
-        if is_full and last_timestamp_ms is not None:
-            self.behind_seconds = max(0.0, time.time() - last_timestamp_ms / 1000)
-        else:
-            self.behind_seconds = 0.0
-
-    def is_fresh(self) -> bool:
-        """Tells whether what was applied is at most a minute old."""
-        if self._caught_up_at is None or not self._watch.is_reachable:
-            return False
-        silent_seconds = time.monotonic() - self._caught_up_at
-        return max(silent_seconds, self.behind_seconds) < STALE_AFTER_SECONDS
-
-
 class Consumer:
     """A service's one consumer group.
 
@@ -104,6 +88,7 @@ class Consumer:
         clock: Business time, given to handlers.
         kafka_settings: Where to read.
         watch: Knows which log the broker is.
+        trip_at: Stops at so many new dead letters among the last two hundred messages; 0 never does.
     """
 
     def __init__(
@@ -114,6 +99,8 @@ class Consumer:
         clock: Clock,
         kafka_settings: KafkaSettings,
         watch: BrokerWatch,
+        *,
+        trip_at: int = TRIP_AT,
     ) -> None:
         self.group = group
         self.feed = FeedStatus(watch)
@@ -125,7 +112,13 @@ class Consumer:
         self._clock = clock
         self._kafka = kafka_settings
         self._watch = watch
+        self._trip_at = trip_at
         self._months = Months(database)
+        self._marks = FeedMarks(database, group)
+        self._marked_at = 0.0
+        self._failures = 0
+        self._settled: set[TopicPartition] = set()
+        self._begun: set[TopicPartition] = set()
         self._recent: deque[bool] = deque(maxlen=TRIP_WINDOW)
 
     @property
@@ -137,7 +130,7 @@ class Consumer:
         """Gives what is wrong, for readiness."""
         if self.is_tripped:
             return "tripped by a flood of dead letters"
-        return None if self.feed.is_fresh() else "behind its topics or cut off from them"
+        return None if self.feed.is_current() else "behind its topics or cut off from them"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until told to stop; waits out every fault of the infrastructure.
@@ -145,14 +138,16 @@ class Consumer:
         Args:
             stop: Ends it after the batch in hand.
         """
-        failures = 0
-        rewind = False
         while not stop.is_set():
             try:
                 await self._watch.seen(stop)
-                if not stop.is_set():
-                    rewind = await self._session(stop, rewind=rewind)
-                    failures = 0
+                if stop.is_set():
+                    return
+                if await self._marks.open():
+                    await self._session(stop)
+                else:
+                    log.warning("consumer.waits_for_rebuild", group=self.group)
+                    await self._pause(stop)
             except Tripped:
                 self.is_tripped = True
                 metrics.TRIPPED.labels(self.group).set(1)
@@ -161,20 +156,23 @@ class Consumer:
             except Exception as error:
                 if not (is_broker_fault(error) or is_infrastructure_fault(error)):
                     raise
-                failures += 1
                 metrics.FAULTS.labels(self.group, "consumer").inc()
                 log.warning("consumer.waits", error=type(error).__name__)
-                await pause(failures, stop)
+                await self._pause(stop)
+            finally:
+                await self._marks.close()
 
-    async def _session(self, stop: asyncio.Event, *, rewind: bool) -> bool:
-        """Reads one log; gives True when it ended because the broker has another one.
+    async def _pause(self, stop: asyncio.Event) -> None:
+        self._failures += 1
+        await pause(self._failures, stop)
 
-        A new log is read from its beginning: an offset committed in it by a member that had not yet
-        noticed the change means nothing.
-        """
-        cluster_id = self._watch.cluster_id
+    async def _session(self, stop: asyncio.Event) -> None:
+        """Reads one log, until the broker has another one."""
+        cluster_id = str(self._watch.cluster_id)
         self.processed.clear()
-        consumer = AIOKafkaConsumer(
+        self._settled.clear()
+        self._begun.clear()
+        reader = AIOKafkaConsumer(
             bootstrap_servers=self._kafka.bootstrap_servers,
             group_id=self.group,
             enable_auto_commit=False,
@@ -185,51 +183,154 @@ class Consumer:
             max_poll_records=BATCH,
             metadata_max_age_ms=10_000,
         )
-        await consumer.start()
         try:
-            consumer.subscribe(self.topics, listener=_Rebalance(consumer, rewind=rewind))
-            while not stop.is_set():
-                if self._watch.cluster_id != cluster_id:
-                    return True
-                await self._poll(consumer, stop)
-            return False
+            await finish(reader.start(), stop, START_TIMEOUT_SECONDS)
+            reader.subscribe(
+                self.topics, listener=AssignmentListener(self._assigned, self._revoked)
+            )
+            while not stop.is_set() and self._watch.cluster_id == cluster_id:
+                await self._settle_in(reader, cluster_id)
+                if await self._keep_marks(reader, cluster_id, stop):
+                    await self._poll(reader, stop)
         finally:
-            await consumer.stop()
+            await quietly(reader.stop(), reader._client.close)  # noqa: SLF001
 
-    async def _poll(self, consumer: AIOKafkaConsumer, stop: asyncio.Event) -> None:
-        fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        records = [record for batch in fetched.values() for record in batch]
-        self.feed.polled(
-            is_full=len(records) >= BATCH,
-            last_timestamp_ms=max((record.timestamp for record in records), default=None),
-        )
-        metrics.BEHIND_SECONDS.labels(self.group).set(self.feed.behind_seconds)
-        if not records:
+    def _assigned(self, partitions: set[TopicPartition]) -> None:
+        self._settled -= partitions
+        # Whoever had them may have died of what comes next.
+        self._begun -= partitions
+
+    def _revoked(self, partitions: set[TopicPartition]) -> None:
+        self._settled -= partitions
+        for at in partitions:
+            self.processed.pop((at.topic, at.partition), None)
+
+    async def _settle_in(self, reader: AIOKafkaConsumer, cluster_id: str) -> None:
+        """Finds where newly assigned partitions go on; those of a new log go on at their beginning.
+
+        What was committed before counts as applied: without it a group to which nothing more comes
+        would never be known to have caught up. In a new log an offset may have been committed by a
+        member that had not yet noticed the change: it means nothing, and is overwritten before the
+        mark says that the partition belongs to this log.
+        """
+        fresh = set(reader.assignment()) - self._settled
+        if not fresh:
             return
-        if not await self._apply_patiently(consumer, fetched, records, stop):
-            return
-        failpoint("consumer.after_commit")
-        offsets = {at: batch[-1].offset + 1 for at, batch in fetched.items() if batch}
+        old = {at for at in fresh if self._is_of_another_log(at, cluster_id)}
         try:
-            await consumer.commit(offsets)
-        except (CommitFailedError, IllegalStateError) as error:
-            # The partition went to another member, who reads the batch again and finds it applied.
-            log.warning("consumer.offsets_not_committed", error=type(error).__name__)
-        for at, offset in offsets.items():
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                if old:
+                    await reader.seek_to_beginning(*old)
+                positions = {at: await reader.position(at) for at in fresh}
+                if old:
+                    await reader.commit({at: positions[at] for at in old})
+        except _LOST_PARTITION:
+            return
+        for at, offset in positions.items():
             self.processed[at.topic, at.partition] = offset
-        failpoint("consumer.after_offsets")
+        self._settled |= fresh
+        # However short the session is: which log it read must be known to the next one.
+        self._marked_at = 0.0
+
+    def _is_of_another_log(self, at: TopicPartition, cluster_id: str) -> bool:
+        mark = self._marks.known.get((at.topic, at.partition))
+        return mark is not None and mark.cluster_id != cluster_id
+
+    async def _keep_marks(
+        self, reader: AIOKafkaConsumer, cluster_id: str, stop: asyncio.Event
+    ) -> bool:
+        """Writes and reads the marks once a second; False while the consumer must not work."""
+        now = time.monotonic()
+        if now - self._marked_at < MARK_SECONDS:
+            return True
+        self._marked_at = now
+        own = {}
+        for at in reader.assignment() & self._settled:
+            key = (at.topic, at.partition)
+            own[key] = self.feed.of(
+                key,
+                position=self.processed.get(key),
+                end=reader.highwater(at),
+                asked_ms=reader.last_poll_timestamp(at),
+            )
+        try:
+            # The lock went with its connection, so a rebuild may have begun: then it is waited for. The
+            # group is not left meanwhile: its heartbeat has a task of its own.
+            if not await self._marks.open():
+                self._marked_at = 0.0
+                await self._pause(stop)
+                return False
+            await self._marks.note(cluster_id, own)
+        except Exception as error:
+            if not is_infrastructure_fault(error):
+                raise
+            metrics.FAULTS.labels(self.group, "consumer").inc()
+            log.warning("consumer.waits", error=type(error).__name__)
+            self._marked_at = 0.0
+            await self._pause(stop)
+            return False
+        self.feed.noted(own.values(), self._freshness(reader, cluster_id))
+        metrics.BEHIND_SECONDS.labels(self.group).set(self.feed.behind_seconds)
+        return True
+
+    def _freshness(self, reader: AIOKafkaConsumer, cluster_id: str) -> Iterator[float]:
+        """Gives until when each partition of the group's topics is applied, whoever reads it."""
+        unknown = Mark("", NEVER)
+        for topic in self.topics:
+            numbers = reader.partitions_for_topic(topic)
+            if not numbers:
+                yield NEVER
+                continue
+            for number in numbers:
+                mark = self._marks.known.get((topic, number), unknown)
+                yield mark.fresh_at if mark.cluster_id == cluster_id else NEVER
+
+    async def _poll(self, reader: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+        async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
+            fetched = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        # What was assigned while the poll waited is read again once it is known where it goes on.
+        for at in fetched.keys() - self._settled:
+            batch = fetched.pop(at)
+            if batch and at in reader.assignment():
+                reader.seek(at, batch[0].offset)
+        records = [record for batch in fetched.values() for record in batch]
+        if records and not await self._apply_patiently(reader, fetched, records, stop):
+            return
+        self._failures = 0
+        if records:
+            failpoint("consumer.after_commit")
+            offsets = {at: batch[-1].offset + 1 for at, batch in fetched.items() if batch}
+            await self._commit(reader, offsets)
+            for at, offset in offsets.items():
+                self.processed[at.topic, at.partition] = offset
+                self.feed.applied((at.topic, at.partition), fetched[at][-1].timestamp)
+            failpoint("consumer.after_offsets")
+        self.feed.polled(is_full=len(records) >= BATCH)
+
+    async def _commit(
+        self, reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
+    ) -> None:
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+                await reader.commit(dict(offsets))
+        except _LOST_PARTITION as error:
+            log.warning("consumer.offsets_not_committed", error=type(error).__name__)
 
     async def _apply_patiently(
         self,
-        consumer: AIOKafkaConsumer,
+        reader: AIOKafkaConsumer,
         fetched: Mapping[TopicPartition, Sequence[Any]],
         records: Sequence[Any],
         stop: asyncio.Event,
     ) -> bool:
         try:
-            await self.apply(
-                [Raw(r.topic, r.partition, r.offset, r.key, r.value, r.headers) for r in records]
-            )
+            first = [at for at, batch in fetched.items() if batch and at not in self._begun]
+            if first:
+                records = await self._begin(reader, fetched, first)
+            await self.apply([_raw(record) for record in records])
+            if first:
+                await attempts.end(self._database, first)
+                self._begun.update(first)
         except Tripped:
             raise
         except Exception as error:
@@ -238,13 +339,38 @@ class Consumer:
             metrics.FAULTS.labels(self.group, "consumer").inc()
             log.warning("consumer.waits", error=type(error).__name__)
             # Polling goes on, so the group does not take this member for dead.
-            assigned = consumer.assignment()
+            assigned = reader.assignment()
             for at, batch in fetched.items():
                 if batch and at in assigned:
-                    consumer.seek(at, batch[0].offset)
-            await pause(3, stop)
+                    reader.seek(at, batch[0].offset)
+            await self._pause(stop)
             return False
         return True
+
+    async def _begin(
+        self,
+        reader: AIOKafkaConsumer,
+        fetched: Mapping[TopicPartition, Sequence[Any]],
+        first: Sequence[TopicPartition],
+    ) -> Sequence[Any]:
+        """Handles with care what processes may have died of; gives the records that are left."""
+        offsets = {at: fetched[at][0].offset for at in first}
+        careful = await attempts.begin(self._database, offsets)
+        for at in careful:
+            await self._one_at_a_time(reader, at, fetched[at])
+        return [r for at, batch in fetched.items() if at not in careful for r in batch]
+
+    async def _one_at_a_time(
+        self, reader: AIOKafkaConsumer, at: TopicPartition, batch: Sequence[Any]
+    ) -> None:
+        log.warning("consumer.careful", topic=at.topic, partition=at.partition)
+        for record in batch:
+            if await attempts.is_deadly(self._database, at, record.offset):
+                await self._bury(_raw(record), "deadly", attempts.DiedOfIt())
+            else:
+                await self.apply([_raw(record)])
+            await attempts.end(self._database, [at])
+            await self._commit(reader, {at: record.offset + 1})
 
     async def apply(self, raws: Sequence[Raw]) -> None:
         """Applies messages: together, else one by one; what fails alone becomes a dead letter.
@@ -284,7 +410,7 @@ class Consumer:
 
     async def _bury(self, raw: Raw, reason: str, error: Exception) -> None:
         async with self._database.connect() as connection:
-            await dlq.keep(connection, self.group, raw, reason=reason, error=error)
+            tries = await dlq.keep(connection, self.group, raw, reason=reason, error=error)
             failpoint("consumer.before_bury")
         failpoint("consumer.after_bury")
         metrics.DEAD.labels(self.group, raw.topic).inc()
@@ -296,8 +422,10 @@ class Consumer:
             reason=reason,
             error=dlq.describe(error),
         )
-        self._recent.append(True)
-        if sum(self._recent) >= TRIP_AT:
+        # A letter that is there already is no news of a flood: it comes again after a restart, a
+        # rebalance or a refill, and a consumer that tripped over it must get past it.
+        self._recent.append(tries == 1)
+        if self._trip_at and sum(self._recent) >= self._trip_at:
             raise Tripped
 
     async def _transact(self, events: Sequence[AnyEvent]) -> None:
@@ -308,10 +436,16 @@ class Consumer:
         async with self._database.transaction({event.clinic_id for event in events}) as connection:
             fresh = await claim(connection, events)
             await handle(connection, self._handlers, self._order, fresh, now)
+            await self._forget_erased(connection, fresh)
             failpoint("consumer.before_commit")
         metrics.REPEATED.labels(self.group).inc(len(events) - len(fresh))
         for event in fresh:
             metrics.HANDLED.labels(self.group, event.topic).inc()
+
+    async def _forget_erased(self, connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
+        erased = [event for event in events if type(event.data) is PatientErased]
+        if erased:
+            await dlq.forget(connection, [(event.clinic_id, event.key) for event in erased])
 
     async def replay(self, letter: dlq.DeadLetter) -> None:
         """Runs the handler again on a dead letter and closes it, in one transaction.
@@ -328,6 +462,7 @@ class Consumer:
         async with self._database.transaction({event.clinic_id, letter.clinic_id}) as connection:
             fresh = await claim(connection, [event])
             await handle(connection, self._handlers, self._order, fresh, self._clock.now())
+            await self._forget_erased(connection, fresh)
             await dlq.close(connection, letter, "replayed")
 
 
@@ -355,19 +490,7 @@ async def handle(
             await handlers[contract](connection, batch, now)
 
 
-class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Rewinds the partitions of a new log the first time they are assigned."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, *, rewind: bool) -> None:
-        self._consumer = consumer
-        self._rewind = rewind
-        self._rewound: set[TopicPartition] = set()
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
-        failpoint("consumer.on_rebalance")
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        fresh = set(assigned) - self._rewound
-        if self._rewind and fresh:
-            await self._consumer.seek_to_beginning(*fresh)
-            self._rewound |= fresh
+def _raw(record: Any) -> Raw:
+    return Raw(
+        record.topic, record.partition, record.offset, record.key, record.value, record.headers
+    )

@@ -2,24 +2,36 @@
 
 A dead letter is a row in the service's own database and a message in the group's dead-letter topic. A
 replay runs the handler again on the stored bytes; it never goes back into the topic, where it would
-reach groups that had no trouble with it.
+reach groups that had no trouble with it. The copy in the topic is for those who watch: what is too long for
+a record is cut there, and what an erasure would have to reach is left out.
 """
 
 import base64
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import Database, set_clinics
+from revisit_events.catalog import SERVICES, TOPICS
+from revisit_events.contracts import PatientErased
 from revisit_events.envelope import PLATFORM
 from revisit_events.outbox import Message, enqueue
 from revisit_events.topics import dead_letter_topic
 
 LONGEST_ERROR = 500
+MOST_COPIED_BYTES = 256 * 1024
+"""Of a value in the topic: a letter has more headers than its message, and records have a limit."""
+MOST_COPIED_CHARACTERS = 1_000
+"""Of a key or a header in the topic."""
+MOST_COPIED_HEADERS = 40
+CLOSED_RETENTION_DAYS = 30
+PAGE = 100
 
 _KEEP = """
 INSERT INTO dead_letter AS d (clinic_id, dead_letter_id, topic, partition, kafka_offset, key, value,
@@ -29,6 +41,31 @@ ON CONFLICT (clinic_id, dead_letter_id) DO UPDATE
   SET attempts = d.attempts + 1, reason = excluded.reason, error = excluded.error
 RETURNING attempts
 """
+
+# A contact block that comes after its patient was erased is not kept either. The event log knows.
+_WITHHELD = """
+SELECT EXISTS (SELECT 1 FROM inbox WHERE clinic_id = $1 AND type = $2 AND subject = $3)
+"""
+_FORGET = """
+UPDATE dead_letter SET value = NULL, state = 'discarded', closed_at = coalesce(closed_at, now())
+WHERE topic = ANY($3::text[]) AND clinic_id = ANY($1::uuid[]) AND key = ANY($2::bytea[])
+"""
+_OPEN = """
+SELECT * FROM dead_letter
+WHERE state = 'open' AND (recorded_at, dead_letter_id) > ($1, $2)
+  AND ($3::uuid[] IS NULL OR dead_letter_id = ANY($3))
+ORDER BY recorded_at, dead_letter_id LIMIT $4
+"""
+_FAILED_AGAIN = """
+UPDATE dead_letter SET attempts = attempts + 1, error = $3
+WHERE clinic_id = $1 AND dead_letter_id = $2 AND state = 'open'
+"""
+DROP_CLOSED = """
+DELETE FROM dead_letter WHERE state <> 'open' AND closed_at < now() - make_interval(days => $1)
+"""
+
+_PERSONAL = tuple(topic for topic, contract in TOPICS.items() if contract.COMPACTED)
+"""Topics whose events are personal data, encrypted as they are: compacted, so that they can be erased."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -61,8 +98,8 @@ class DeadLetter:
 
 async def keep(
     connection: AsyncConnection, group: str, raw: Raw, *, reason: str, error: BaseException
-) -> None:
-    """Puts a message aside, in a transaction of its own.
+) -> int:
+    """Puts a message aside, in a transaction of its own; gives how often it was, this time included.
 
     Args:
         connection: In a transaction that does nothing else.
@@ -75,25 +112,55 @@ async def keep(
     letter_id = dead_letter_id(raw)
     await set_clinics(connection, [clinic_id])
     text = describe(error)
-    attempts = (
-        await connection.exec_driver_sql(
-            _KEEP,
-            (
-                clinic_id,
-                letter_id,
-                raw.topic,
-                raw.partition,
-                raw.offset,
-                raw.key,
-                raw.value,
-                _pack(raw.headers),
-                reason,
-                text,
-            ),
-        )
-    ).scalar_one()
+    if await _is_of_an_erased_patient(connection, clinic_id, raw):
+        raw = replace(raw, value=None)
+    attempts = int(
+        (
+            await connection.exec_driver_sql(
+                _KEEP,
+                (
+                    clinic_id,
+                    letter_id,
+                    raw.topic,
+                    raw.partition,
+                    raw.offset,
+                    raw.key,
+                    raw.value,
+                    _pack(raw.headers),
+                    reason,
+                    text,
+                ),
+            )
+        ).scalar_one()
+    )
     if attempts == 1:
         await enqueue(connection, [_message(group, clinic_id, letter_id, raw, reason, text)])
+    return attempts
+
+
+async def _is_of_an_erased_patient(connection: AsyncConnection, clinic_id: UUID, raw: Raw) -> bool:
+    if raw.topic not in _PERSONAL:
+        return False
+    patient_id = _text(raw.key).rpartition(":")[2]
+    found = await connection.exec_driver_sql(_WITHHELD, (clinic_id, PatientErased.TYPE, patient_id))
+    return bool(found.scalar_one())
+
+
+async def forget(connection: AsyncConnection, patients: Sequence[tuple[UUID, str]]) -> None:
+    """Removes what letters hold of erased patients: the contact blocks, encrypted as they are.
+
+    Args:
+        connection: In a transaction that sees their clinics.
+        patients: Clinic and Kafka key of each.
+    """
+    await connection.exec_driver_sql(
+        _FORGET,
+        (
+            [clinic_id for clinic_id, _ in patients],
+            [key.encode() for _, key in patients],
+            list(_PERSONAL),
+        ),
+    )
 
 
 def dead_letter_id(raw: Raw) -> UUID:
@@ -110,7 +177,7 @@ def dead_letter_id(raw: Raw) -> UUID:
 
 
 def describe(error: BaseException) -> str:
-    """Gives an error as text without anybody's data.
+    """Gives an error as text without anybody's data, and where in our code it came up.
 
     Our own errors never repeat values; a driver's text may hold parameters, so its type has to do.
 
@@ -118,24 +185,69 @@ def describe(error: BaseException) -> str:
         error: What was raised.
     """
     detail = getattr(error, "detail", "")
-    own = type(error).__module__.startswith(
-        ("revisit_", "booking", "engagement", "feedback", "scoring")
-    )
-    text = f"{type(error).__name__}: {detail or error}" if own else type(error).__name__
+    is_own = type(error).__module__.startswith(_OWN)
+    text = f"{type(error).__name__}: {detail or error}" if is_own else type(error).__name__
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return (f"{text} (SQLSTATE {state})" if state else text)[:LONGEST_ERROR]
+    text = f"{text} (SQLSTATE {state})" if state else text
+    return f"{text[:LONGEST_ERROR]}{_place(error)}"
 
 
-async def open_letters(database: Database, limit: int = 100) -> list[DeadLetter]:
+_OWN = ("revisit_", "booking", "engagement", "feedback", "scoring")
+
+
+def _place(error: BaseException) -> str:
+    """Gives the handler and the last line of a service's own code that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _package(frame.filename) in SERVICES]
+    if not own:
+        return ""
+    first, last = own[0], own[-1]
+    return f" in {first.name}, {_package(last.filename)}/{Path(last.filename).name}:{last.lineno}"
+
+
+def _package(filename: str) -> str:
+    parts = Path(filename).parts
+    return next((part for part in reversed(parts[:-1]) if part in SERVICES), "")
+
+
+async def open_letters(
+    database: Database, limit: int = 100, *, ids: Sequence[UUID] | None = None
+) -> list[DeadLetter]:
     """Gives the oldest open dead letters.
 
     Args:
         database: With the worker's role.
         limit: How many.
+        ids: Only these.
     """
+    return await _page(database, _FIRST, limit, ids)
+
+
+async def each_open(
+    database: Database, ids: Sequence[UUID] | None = None
+) -> AsyncIterator[DeadLetter]:
+    """Gives open dead letters, oldest first, a page in memory at a time; each once, whatever becomes of it.
+
+    Args:
+        database: With the worker's role.
+        ids: Only these; all when left out.
+    """
+    after = _FIRST
+    while page := await _page(database, after, PAGE, ids):
+        for letter in page:
+            yield letter
+        after = (page[-1].recorded_at, page[-1].dead_letter_id)
+
+
+_FIRST = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), UUID(int=0))
+
+
+async def _page(
+    database: Database, after: tuple[datetime, UUID], limit: int, ids: Sequence[UUID] | None
+) -> list[DeadLetter]:
     async with database.connect() as connection:
         rows = await connection.exec_driver_sql(
-            "SELECT * FROM dead_letter WHERE state = 'open' ORDER BY recorded_at LIMIT $1", (limit,)
+            _OPEN, (*after, None if ids is None else list(ids), limit)
         )
         return [
             DeadLetter(
@@ -157,6 +269,21 @@ async def open_letters(database: Database, limit: int = 100) -> list[DeadLetter]
             )
             for row in rows
         ]
+
+
+async def failed_again(
+    connection: AsyncConnection, letter: DeadLetter, error: BaseException
+) -> None:
+    """Notes that a replay failed.
+
+    Args:
+        connection: In a transaction that sees its clinic.
+        letter: Open.
+        error: What was raised.
+    """
+    await connection.exec_driver_sql(
+        _FAILED_AGAIN, (letter.clinic_id, letter.dead_letter_id, describe(error))
+    )
 
 
 async def close(connection: AsyncConnection, letter: DeadLetter, state: str) -> None:
@@ -185,6 +312,7 @@ def _clinic_of(raw: Raw) -> UUID:
 def _message(
     group: str, clinic_id: UUID, letter_id: UUID, raw: Raw, reason: str, error: str
 ) -> Message:
+    size = len(raw.value or b"")
     headers = {
         "dead-letter-id": str(letter_id),
         "dead-letter-reason": reason,
@@ -194,17 +322,28 @@ def _message(
         "dead-letter-partition": str(raw.partition),
         "dead-letter-offset": str(raw.offset),
     }
-    for name, value in raw.headers:
+    data = raw.value
+    if raw.topic in _PERSONAL:
+        headers["dead-letter-withheld"] = "personal data"
+        data = None
+    elif data is not None and size > MOST_COPIED_BYTES:
+        headers["dead-letter-truncated"] = f"{MOST_COPIED_BYTES} of {size} bytes"
+        data = data[:MOST_COPIED_BYTES]
+    for name, value in raw.headers[:MOST_COPIED_HEADERS]:
         if value is not None and (name.startswith("ce_") or name == "content-type"):
-            headers[name] = value.decode(errors="replace").replace("\0", "\ufffd")
+            headers[_text(name.encode())] = _text(value)
     return Message(
         clinic_id=clinic_id,
         topic=dead_letter_topic(group),
-        key=(raw.key or b"").decode(errors="replace").replace("\0", "\ufffd"),
+        key=_text(raw.key),
         event_id=str(letter_id),
         headers=json.dumps(headers),
-        data=raw.value,
+        data=data,
     )
+
+
+def _text(found: bytes | None) -> str:
+    return (found or b"").decode(errors="replace").replace("\0", "\ufffd")[:MOST_COPIED_CHARACTERS]
 
 
 def _pack(headers: Headers) -> str:

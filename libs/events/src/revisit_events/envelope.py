@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
+from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import PUBLISHED, topic_of
 from revisit_events.contracts import EventData
 
@@ -126,7 +127,8 @@ def new_event(
         clinic_id: The tenant.
         time: When the fact happened, with a time zone.
         sequence: Version of the aggregate after the fact.
-        cause: The event that led to this one; its correlation and trace go on.
+        cause: The event that led to this one; its correlation and trace go on. Without one the trace
+            is the request's.
         correlation_id: Business flow, where there is no cause.
         id: Given where the same fact must always have the same id; else random.
     """
@@ -140,7 +142,7 @@ def new_event(
         sequence=sequence,
         correlation_id=correlation_id or (cause.correlation_id or cause.id if cause else None),
         causation_id=cause.id if cause else None,
-        traceparent=cause.traceparent if cause else None,
+        traceparent=cause.traceparent if cause else current_traceparent(),
     )
 
 

@@ -3,6 +3,7 @@
 The data of the contact event are not kept: the log lives for years, and erasure must be whole.
 """
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from uuid import UUID
@@ -15,16 +16,17 @@ from revisit_events.envelope import AnyEvent
 
 FIRST_MONTH = date(2000, 1, 1)
 LAST_MONTH = date(2099, 12, 1)
+KNOWN_SECONDS = 600.0
 
 _CLAIM = """
 INSERT INTO inbox (clinic_id, source, event_id, time, type, subject, sequence,
-                   correlation_id, causation_id, data)
+                   correlation_id, causation_id, traceparent, data)
 SELECT clinic_id, source, event_id, time, type, subject, sequence::numeric,
-       correlation_id, causation_id, data::json
+       correlation_id, causation_id, traceparent, data::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[],
-            $7::text[], $8::text[], $9::text[], $10::text[])
+            $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
   AS given (clinic_id, source, event_id, time, type, subject, sequence,
-            correlation_id, causation_id, data)
+            correlation_id, causation_id, traceparent, data)
 ORDER BY clinic_id, source, event_id
 ON CONFLICT DO NOTHING
 RETURNING clinic_id, source, event_id
@@ -32,7 +34,9 @@ RETURNING clinic_id, source, event_id
 
 
 class Months:
-    """Makes the log's partitions as they are needed, and remembers which there are.
+    """Makes the log's partitions as they are needed, and remembers for a while which there are.
+
+    Not for ever: the upkeep of any worker may drop a month whose rows are old enough.
 
     Args:
         database: Of the service.
@@ -41,6 +45,7 @@ class Months:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: set[date] = set()
+        self._known_since = time.monotonic()
 
     async def ensure(self, times: Sequence[datetime]) -> None:
         """Makes the partitions of some times. What lies outside a century goes to the default one.
@@ -48,7 +53,10 @@ class Months:
         Args:
             times: Of the events about to be claimed.
         """
-        months = {date(time.year, time.month, 1) for time in times}
+        if time.monotonic() - self._known_since > KNOWN_SECONDS:
+            self._known.clear()
+            self._known_since = time.monotonic()
+        months = {date(moment.year, moment.month, 1) for moment in times}
         for month in sorted(months - self._known):
             if FIRST_MONTH <= month <= LAST_MONTH:
                 # A transaction of its own: making a partition locks the table against others.
@@ -78,6 +86,7 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
             [None if event.sequence is None else str(event.sequence) for event in events],
             [event.correlation_id for event in events],
             [event.causation_id for event in events],
+            [event.traceparent for event in events],
             [_kept(event) for event in events],
         ),
     )
@@ -99,8 +108,8 @@ def _kept(event: AnyEvent) -> str | None:
     return event.data_json().decode()
 
 
-def first_kept_month(now: datetime, retention_days: int) -> date | None:
-    """Gives the day before which the log may be dropped; none keeps it for ever.
+def first_kept_day(now: datetime, retention_days: int) -> date | None:
+    """Gives the first day of recording that the log must still hold; none keeps it for ever.
 
     Args:
         now: Real time: retention is technical.

@@ -5,7 +5,6 @@ not ours may hold anything and are never decoded.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -21,26 +20,6 @@ CONTENT_TYPE = "application/json"
 _PREFIX = "ce_"
 _MAX_SEQUENCE_DIGITS = 20
 _read_time = TypeAdapter(Time).validator.validate_python
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is sent to Kafka for one event."""
-
-    topic: str
-    key: bytes
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-def encode(event: AnyEvent) -> Record:
-    """Gives the record of an event."""
-    return Record(
-        topic=event.topic,
-        key=event.key.encode(),
-        value=None if is_tombstone(event.data) else event.data_json(),
-        headers=record_headers(attributes(event)),
-    )
 
 
 def is_tombstone(data: EventData) -> bool:
@@ -71,13 +50,6 @@ def attributes(event: AnyEvent) -> dict[str, str]:
     if event.traceparent is not None:
         found["traceparent"] = event.traceparent
     return found
-
-
-def record_headers(found: Mapping[str, str]) -> list[tuple[str, bytes]]:
-    """Gives attributes as record headers; a list, because aiokafka wants one to send."""
-    headers = [(_PREFIX + name, text.encode()) for name, text in found.items()]
-    headers.append(("content-type", CONTENT_TYPE.encode()))
-    return headers
 
 
 def decode(

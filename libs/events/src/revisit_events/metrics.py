@@ -2,9 +2,20 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-OUTBOX_UNSENT = Gauge("outbox_unsent", "Events waiting for the relay.", ("service",))
+OUTBOX_UNSENT = Gauge(
+    "outbox_unsent", "Events waiting for the relay, counted up to 100,000.", ("service",)
+)
+UNSENDABLE_NOW = Gauge(
+    "outbox_unsendable",
+    "Messages put aside because the broker never takes them, until somebody decides.",
+    ("service",),
+)
+DEAD_OPEN = Gauge("dead_letters_open", "Dead letters about which nobody has decided.", ("service",))
 OUTBOX_OLDEST_SECONDS = Gauge(
     "outbox_oldest_seconds", "Age of the oldest event that waits for the relay.", ("service",)
+)
+UNSENDABLE = Counter(
+    "relay_unsendable", "Messages put aside because the broker will never take them.", ("service",)
 )
 RELAYED = Counter("relay_sent", "Events acknowledged by the broker.", ("service", "topic"))
 REFILLS = Counter("relay_refills", "Times the broker had lost its log.", ("service",))
@@ -15,7 +26,9 @@ BATCH_SECONDS = Histogram(
     "consumer_batch_seconds", "Time from a fetched batch to its commit.", ("service",)
 )
 BEHIND_SECONDS = Gauge(
-    "consumer_behind_seconds", "Age of the last message of a full poll.", ("service",)
+    "consumer_behind_seconds",
+    "How long ago everything in the member's stalest partition was applied.",
+    ("service",),
 )
 TRIPPED = Gauge(
     "consumer_tripped", "1 when a flood of dead letters stopped the consumer.", ("service",)

@@ -18,6 +18,7 @@ SLOTS = 64
 """The queue is split into this many slots by key; a lane takes slot % lanes."""
 
 # hashtext need only be stable as long as a row waits in the queue.
+SLOT_OF_KEY = f"hashtext(key) & {SLOTS - 1}"
 _PUBLISH = f"""
 WITH fresh AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
@@ -28,7 +29,7 @@ WITH fresh AS (
   RETURNING clinic_id, recorded_on, position, key
 )
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
-SELECT clinic_id, recorded_on, position, hashtext(key) & {SLOTS - 1} FROM fresh
+SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM fresh
 """  # noqa: S608  (a constant)
 
 

@@ -1,30 +1,64 @@
 """Rebuild of projections from the event log: what a handler made can be made again.
 
-A clinic at a time, in one transaction: its rows go, its events are applied again in order of time. The
-consumer of the service must be stopped, or it adds to what is being rebuilt.
+A clinic at a time, in one transaction: the rows of its projections go, and the events that make them are
+applied again in order of time; handlers of other events do not run. The consumer must stand still
+meanwhile, or it adds to what is being rebuilt: its lock is taken, which every member of the group shares.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import Database
-from revisit_events.catalog import CATALOG, topic_of
+from revisit_chassis.locks import lock_number
+from revisit_events.catalog import CATALOG, UPCASTERS, topic_of
 from revisit_events.consumer import Handlers, handle
+from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent
+from revisit_events.feed import consumer_lock
 from revisit_events.kafka import event_from
 
 BATCH = 500
 
+Projections = Mapping[str, Collection[type[EventData]]]
+"""Tables that hold nothing but what handlers wrote, each with the events whose handlers write it; in the
+order in which they may be emptied."""
+
 _READ = """
 SELECT source, event_id, time, type, subject, sequence::text AS sequence, correlation_id,
-       causation_id, data::text AS data
+       causation_id, traceparent, data::text AS data
 FROM inbox
 WHERE clinic_id = $1 AND data IS NOT NULL AND (time, source, event_id) > ($2, $3, $4)
-ORDER BY time, source, event_id LIMIT $5
+  AND type = ANY($5::text[])
+ORDER BY time, source, event_id LIMIT $6
 """
+
+
+class ConsumerRuns(RuntimeError):
+    """A worker of the service is consuming; stop it first."""
+
+
+@asynccontextmanager
+async def consumer_stands_still(database: Database, group: str) -> AsyncIterator[None]:
+    """Keeps the consumers of a group from working.
+
+    Args:
+        database: With the service's user.
+        group: Name of the group.
+
+    Raises:
+        ConsumerRuns: One is at work.
+    """
+    async with database.alone() as connection:
+        taken = await connection.exec_driver_sql(
+            "SELECT pg_try_advisory_lock($1)", (lock_number(consumer_lock(group)),)
+        )
+        if not taken.scalar_one():
+            raise ConsumerRuns(f"a worker of {group} is consuming: stop it, then rebuild")
+        yield
 
 
 async def clinics_of_log(worker_database: Database) -> list[UUID]:
@@ -41,7 +75,7 @@ async def clinics_of_log(worker_database: Database) -> list[UUID]:
 async def rebuild(
     database: Database,
     handlers: Handlers,
-    tables: Sequence[str],
+    projections: Projections,
     clinic_id: UUID,
     now: datetime,
 ) -> int:
@@ -50,30 +84,40 @@ async def rebuild(
     Args:
         database: With the service's user.
         handlers: By contract.
-        tables: The projections, in the order in which they may be emptied.
+        projections: Of the service.
         clinic_id: Whose.
         now: Business time, given to the handlers.
     """
-    order = [contract for contract in CATALOG.values() if contract in handlers]
+    makers = {contract for contracts in projections.values() for contract in contracts}
+    order = [contract for contract in CATALOG.values() if contract in makers]
     applied = 0
     async with database.transaction((clinic_id,)) as connection:
-        for table in tables:
+        for table in projections:
             # Names come from the service's own constant.
             await connection.exec_driver_sql(
                 f'DELETE FROM "{table}" WHERE clinic_id = $1',  # noqa: S608
                 (clinic_id,),
             )
-        async for events in _log(connection, clinic_id):
+        async for events in _log(connection, clinic_id, _types(order)):
             await handle(connection, handlers, order, events, now)
             applied += len(events)
     return applied
 
 
-async def _log(connection: AsyncConnection, clinic_id: UUID) -> AsyncIterator[list[AnyEvent]]:
+def _types(contracts: Sequence[type[EventData]]) -> list[str]:
+    """Gives the types of contracts, older versions included: the log keeps what was published."""
+    current = {contract.TYPE for contract in contracts}
+    topics = {topic_of(event_type) for event_type in current}
+    return sorted(current | {old for old in UPCASTERS if topic_of(old) in topics})
+
+
+async def _log(
+    connection: AsyncConnection, clinic_id: UUID, types: Sequence[str]
+) -> AsyncIterator[list[AnyEvent]]:
     after: tuple[datetime, str, str] | None = None
     while True:
         first = after or (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), "", "")
-        rows = (await connection.exec_driver_sql(_READ, (clinic_id, *first, BATCH))).all()
+        rows = (await connection.exec_driver_sql(_READ, (clinic_id, *first, types, BATCH))).all()
         if not rows:
             return
         after = (rows[-1].time, rows[-1].source, rows[-1].event_id)
@@ -93,6 +137,7 @@ def _event(clinic_id: UUID, row: object) -> AnyEvent:
         ("sequence", "sequence"),
         ("correlationid", "correlation_id"),
         ("causationid", "causation_id"),
+        ("traceparent", "traceparent"),
     ):
         if (text := getattr(row, column)) is not None:
             found[name] = text

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from revisit_chassis.identifiers import canonical_id
+from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import DriverUuid, Time
@@ -69,6 +70,8 @@ class Reception:
     """The clinic's own identifiers that were met: (noun, identifier) with the UUID of each."""
     unknown_fields: Counter[str] = field(default_factory=Counter)
     """Number of fields that a type's contract does not know."""
+    traceparent: str | None = None
+    """Trace of the request, for events that name none."""
 
 
 def receive(request: RawRequest, clinic_id: UUID, accepted: Accepted) -> Reception:
@@ -80,7 +83,9 @@ def receive(request: RawRequest, clinic_id: UUID, accepted: Accepted) -> Recepti
         accepted: The types that are taken.
     """
     # The driver's class, as all ids in the events are.
-    reception = Reception(DriverUuid(clinic_id.bytes), request.events)
+    reception = Reception(
+        DriverUuid(clinic_id.bytes), request.events, traceparent=current_traceparent()
+    )
     clinic_text = str(clinic_id)
     events = reception.events
     for index, raw in enumerate(request.events):
@@ -129,7 +134,7 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _sequence(raw["sequence"]) if "sequence" in raw else None,
         _optional_text(raw, "correlationid"),
         _optional_text(raw, "causationid"),
-        _optional_text(raw, "traceparent"),
+        _optional_text(raw, "traceparent") or reception.traceparent,
     )
 
 
@@ -245,7 +250,9 @@ def _sequence(given: Any) -> int | None:
     if type(given) is str and given.isascii() and given.isdigit() and len(given) <= 20:  # noqa: PLR2004
         given = int(given)
     if type(given) is not int or not 0 <= given <= _MAX_SEQUENCE:
-        raise RefusedError(invalid_attribute("sequence", "must be a number of at most 20 digits"))
+        raise RefusedError(
+            invalid_attribute("sequence", f"must be a whole number, at most {_MAX_SEQUENCE}")
+        )
     return given
 
 

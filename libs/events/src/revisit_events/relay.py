@@ -4,15 +4,21 @@ One relay is active a lane, held by an advisory lock; a standby waits for the lo
 in order, sends the batch, waits for every acknowledgement and only then takes the batch off the queue:
 a crash in between sends it again, and the inboxes drop the repeat. It never remembers a position: a
 cursor over ascending ids loses rows whose transaction commits late.
+
+A log that was lost (`notice_log`, `LogCutShort`) is refilled day by day: `outbox_refill` holds the days
+that are still to be queued, and until then nothing newer than them is sent, so that the new log has the
+order of the old one. What the broker will never take is put aside (`unsendable`), not tried for ever.
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.structs import RecordMetadata
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,39 +27,81 @@ from revisit_chassis.failpoint import failpoint
 from revisit_chassis.locks import lead
 from revisit_events import metrics
 from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
+from revisit_events.deadlines import finish, quietly
+from revisit_events.outbox import SLOT_OF_KEY
 from revisit_events.retry import pause
+from revisit_events.unsendable import put_aside
 
 BATCH = 500
 BUSY_POLL_SECONDS = 0.005
 IDLE_POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
-QUIET_POLLS_UNTIL_CHECK = 20
+QUIET_POLLS = 20
 SEND_TIMEOUT_SECONDS = 30.0
 LOG_CHECK_SECONDS = 10.0
+LOCK_CHECK_SECONDS = 1.0
+LOCK_TIMEOUT_SECONDS = 5.0
+WITHOUT_TIMEOUT = 1e9
+"""For the driver, which takes none for "the connection's usual one"; a large day takes its time."""
 
+UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""Faults that are the message's own: the broker will refuse it tomorrow as well."""
+
+# The days that a lost log has still to get hold back whatever is newer (an empty table otherwise).
+# A position without its row has no topic: it is put aside, or a queue full of such would stand still.
 _READ = """
-SELECT position, topic, key, headers, data
+SELECT clinic_id, recorded_on, position, topic, key, headers, data
 FROM (
   SELECT clinic_id, recorded_on, position FROM outbox_unsent
-  WHERE $1 = 1 OR slot % $1 = $2 ORDER BY position LIMIT $3
+  WHERE ($1 = 1 OR slot % $1 = $2)
+    AND recorded_on < coalesce((SELECT min(recorded_on) FROM outbox_refill), 'infinity')
+  ORDER BY position LIMIT $3
 ) AS queue
-JOIN outbox USING (clinic_id, recorded_on, position)
+LEFT JOIN outbox USING (clinic_id, recorded_on, position)
 ORDER BY position
 """
-_TAKE_OFF = "DELETE FROM outbox_unsent WHERE position = ANY($1::bigint[])"
+# Under a lock on the log's identity: what another lane has queued for a new log since this batch was
+# sent to the old one must stay.
+_TAKE_OFF = """
+WITH log AS (SELECT cluster_id FROM broker_state FOR SHARE)
+DELETE FROM outbox_unsent
+WHERE position = ANY($1::bigint[])
+  AND ($2::text IS NULL OR NOT EXISTS (SELECT 1 FROM log WHERE cluster_id <> $2))
+"""
 _NOTE = """
-INSERT INTO relay_position AS p (topic, partition, kafka_offset)
-SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[]) ORDER BY 1, 2
-ON CONFLICT (topic, partition) DO UPDATE
-  SET kafka_offset = greatest(p.kafka_offset, excluded.kafka_offset)
+WITH acknowledged AS (
+  SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
+    AS given (topic, partition, first_offset, last_offset)
+), noted AS (
+  SELECT topic, partition, kafka_offset FROM relay_position WHERE lane = $5
+), kept AS (
+  INSERT INTO relay_position AS p (topic, partition, lane, kafka_offset)
+  SELECT topic, partition, $5, last_offset FROM acknowledged ORDER BY 1, 2
+  ON CONFLICT (topic, partition, lane) DO UPDATE
+    SET kafka_offset = greatest(p.kafka_offset, excluded.kafka_offset)
+)
+SELECT count(*) FROM acknowledged JOIN noted USING (topic, partition)
+WHERE acknowledged.first_offset <= noted.kafka_offset
 """
-_REFILL = """
+# Another lane that fills the same day holds its row: then there is nothing to do here.
+_FILL_DAY = f"""
+WITH day AS (
+  DELETE FROM outbox_refill WHERE recorded_on = (
+    SELECT recorded_on FROM outbox_refill ORDER BY 1 LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) AND recorded_on = (SELECT min(recorded_on) FROM outbox_refill)
+  RETURNING recorded_on
+)
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
-SELECT clinic_id, recorded_on, position, hashtext(key) & 63 FROM outbox
+SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM outbox
+WHERE recorded_on = (SELECT recorded_on FROM day)
 ON CONFLICT (position) DO NOTHING
-"""
+"""  # noqa: S608  (a constant)
 
 log = structlog.get_logger()
+
+
+class LogCutShort(RuntimeError):
+    """The log gave an offset again that it had acknowledged before: its end was lost."""
 
 
 class Relay:
@@ -84,7 +132,11 @@ class Relay:
         self._watch = watch
         self._lane = lane
         self._lanes = lanes
+        self._failures = 0
+        self._cluster_id: str | None = None
+        self._has_days_to_fill = True
         self._log_checked_at = 0.0
+        self._lock_checked_at = 0.0
         self._is_asked_to_pause = False
         self.is_paused = False
 
@@ -103,19 +155,17 @@ class Relay:
         Args:
             stop: Ends it after the batch in hand.
         """
-        failures = 0
         while not stop.is_set():
             try:
                 await self._watch.seen(stop)
                 await self._lead(stop)
-                failures = 0
             except Exception as error:
                 if not (is_broker_fault(error) or is_infrastructure_fault(error)):
                     raise
-                failures += 1
+                self._failures += 1
                 metrics.FAULTS.labels(self.service, "relay").inc()
                 log.warning("relay.waits", lane=self._lane, error=type(error).__name__)
-                await pause(failures, stop)
+                await pause(self._failures, stop)
 
     async def _lead(self, stop: asyncio.Event) -> None:
         async def work(lock: AsyncConnection) -> None:
@@ -126,11 +176,12 @@ class Relay:
                 linger_ms=0,
                 request_timeout_ms=int(SEND_TIMEOUT_SECONDS * 1000),
             )
-            await producer.start()
             try:
+                await finish(producer.start(), stop, SEND_TIMEOUT_SECONDS)
                 await self._relay(producer, lock, stop)
             finally:
-                await producer.stop()
+                # It waits for what it could not send; cut short, its task and sockets must end as well.
+                await quietly(producer.stop(), producer._sender.close, producer.client.close)  # noqa: SLF001
 
         await lead(self._database, f"{self.service}.relay.{self._lane}", work, stop)
 
@@ -138,78 +189,125 @@ class Relay:
         self, producer: AIOKafkaProducer, lock: AsyncConnection, stop: asyncio.Event
     ) -> None:
         quiet = 0
-        cluster_id: str | None = None
         while not stop.is_set():
-            if self._watch.cluster_id != cluster_id:
-                cluster_id = self._watch.cluster_id
-                await self.notice_log(str(cluster_id))
+            await self._keep_watch(lock)
             if self._is_asked_to_pause:
                 self.is_paused = True
                 await asyncio.sleep(BUSY_POLL_SECONDS)
                 continue
-            sent = await self.relay_batch(producer)
-            if sent == BATCH:
+            try:
+                sent = await finish(self.relay_batch(producer), stop, 2 * SEND_TIMEOUT_SECONDS)
+            except LogCutShort:
+                # Whoever lost the lock meanwhile may owe the repeated offset to its successor.
+                await self._probe(lock)
+                await self._refill_the_same_log()
                 continue
-            quiet = 0 if sent else quiet + 1
-            if quiet % QUIET_POLLS_UNTIL_CHECK == QUIET_POLLS_UNTIL_CHECK - 1:
-                # With the lock's connection the lock is gone: another relay may be at work.
-                await lock.exec_driver_sql("SELECT 1")
-                await self._check_log()
-            growth = POLL_GROWTH ** min(quiet, QUIET_POLLS_UNTIL_CHECK)
-            await asyncio.sleep(min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * growth))
+            self._failures = 0
+            if sent or (self._has_days_to_fill and await self._fill_day()):
+                quiet = 0
+                if sent == BATCH:
+                    continue
+            else:
+                quiet = min(quiet + 1, QUIET_POLLS)
+            await asyncio.sleep(min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * POLL_GROWTH**quiet))
+
+    async def _keep_watch(self, lock: AsyncConnection) -> None:
+        """Asks what must not go unnoticed under load either, each after its own time."""
+        if self._watch.cluster_id is not None:
+            await self.notice_log(self._watch.cluster_id)
+        now = time.monotonic()
+        if now - self._lock_checked_at >= LOCK_CHECK_SECONDS:
+            self._lock_checked_at = now
+            await self._probe(lock)
+        if now - self._log_checked_at >= LOG_CHECK_SECONDS:
+            self._log_checked_at = now
+            await self._check_log()
+
+    async def _probe(self, lock: AsyncConnection) -> None:
+        # With the lock's connection the lock is gone: another relay may be at work.
+        async with asyncio.timeout(LOCK_TIMEOUT_SECONDS):
+            await lock.exec_driver_sql("SELECT 1")
 
     async def relay_batch(self, producer: AIOKafkaProducer) -> int:
         """Sends the next batch; gives how many messages it had.
 
         Args:
             producer: Started.
+
+        Raises:
+            LogCutShort: The broker has forgotten what it had acknowledged.
         """
+        cluster_id = self._cluster_id
         async with self._database.connect() as connection:
             rows = (await connection.exec_driver_sql(_READ, (self._lanes, self._lane, BATCH))).all()
         if not rows:
             return 0
         failpoint("relay.before_send")
-        acknowledgements = await self._send(producer, rows)
+        sendable = [row for row in rows if row.topic is not None]
+        aside = {row.position: "its row is gone" for row in rows if row.topic is None}
+        acknowledgements: list[RecordMetadata] = []
+        for row, found in zip(sendable, await self._send(producer, sendable), strict=True):
+            if isinstance(found, BaseException):
+                aside[row.position] = type(found).__name__
+            else:
+                acknowledgements.append(found)
         failpoint("relay.after_ack")
-        last: dict[tuple[str, int], int] = {}
-        for found in acknowledgements:
-            at = (found.topic, found.partition)
-            last[at] = max(last.get(at, -1), found.offset)
+        first, last = _span(acknowledgements)
         # Remembered before the queue shrinks, so that "nothing unsent" never runs ahead of it.
         for at, offset in last.items():
             self.acknowledged[at] = max(self.acknowledged.get(at, -1), offset)
         async with self._database.connect() as connection:
-            await connection.exec_driver_sql(_TAKE_OFF, ([row.position for row in rows],))
-            await connection.exec_driver_sql(
+            if aside:
+                await self._put_aside(connection, aside)
+            positions = [row.position for row in rows if row.position not in aside]
+            await connection.exec_driver_sql(_TAKE_OFF, (positions, cluster_id))
+            repeated = await connection.exec_driver_sql(
                 _NOTE,
                 (
                     [topic for topic, _ in last],
                     [partition for _, partition in last],
+                    list(first.values()),
                     list(last.values()),
+                    self._lane,
                 ),
             )
+            is_cut_short = repeated.scalar_one() > 0
         failpoint("relay.after_delete")
         for found in acknowledgements:
             metrics.RELAYED.labels(self.service, found.topic).inc()
+        if is_cut_short:
+            raise LogCutShort
         return len(rows)
 
     async def _send(
         self, producer: AIOKafkaProducer, rows: Sequence[Any]
-    ) -> Sequence[RecordMetadata]:
+    ) -> Sequence[RecordMetadata | BaseException]:
+        """Sends rows; gives for each its acknowledgement or why it can never be sent."""
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-            sent = []
+            sent: list[asyncio.Future[RecordMetadata] | BaseException] = []
             for row in rows:
-                headers = row.headers if isinstance(row.headers, dict) else json.loads(row.headers)
-                sent.append(
-                    await producer.send(
-                        row.topic,
-                        row.data,
-                        key=row.key.encode(),
-                        headers=[(name, text.encode()) for name, text in headers.items()],
-                    )
-                )
+                try:
+                    sent.append(await _hand_over(producer, row))
+                except UNSENDABLE as error:
+                    sent.append(error)
             failpoint("relay.mid_send")
-            return await asyncio.gather(*sent)
+            waiting = [one for one in sent if not isinstance(one, BaseException)]
+            answers = iter(await asyncio.gather(*waiting, return_exceptions=True))
+            found = [one if isinstance(one, BaseException) else next(answers) for one in sent]
+            for place, (row, answer) in enumerate(zip(rows, found, strict=True)):
+                if isinstance(answer, UNSENDABLE) and answer is not sent[place]:
+                    # The broker refuses a whole package of records: each by itself tells which it was.
+                    found[place] = await _alone(producer, row)
+        for answer in found:
+            if isinstance(answer, BaseException) and not isinstance(answer, UNSENDABLE):
+                raise answer
+        return found
+
+    async def _put_aside(self, connection: AsyncConnection, aside: dict[int, str]) -> None:
+        await put_aside(connection, aside)
+        metrics.UNSENDABLE.labels(self.service).inc(len(aside))
+        for position, reason in aside.items():
+            log.error("relay.unsendable", position=position, reason=reason)
 
     async def notice_log(self, cluster_id: str) -> None:
         """Refills a log that is not the one this service filled.
@@ -217,34 +315,38 @@ class Relay:
         Args:
             cluster_id: Of the broker.
         """
+        if cluster_id == self._cluster_id:
+            return
         async with self._database.connect() as connection:
             known = (
-                await connection.exec_driver_sql("SELECT cluster_id FROM broker_state")
+                await connection.exec_driver_sql("SELECT cluster_id FROM broker_state FOR UPDATE")
             ).scalar()
-            if known == cluster_id:
-                return
-            await accept_cluster(connection, cluster_id)
-            if known is not None:
-                await self._refill(connection, "another cluster id")
-                failpoint("relay.before_refill")
+            if known != cluster_id:
+                await accept_cluster(connection, cluster_id)
+                if known is not None:
+                    await self._refill(connection, "another cluster id")
+                    failpoint("relay.before_refill")
         failpoint("relay.after_refill")
-        self.acknowledged.clear()
+        if self._cluster_id is not None or known not in {None, cluster_id}:
+            # Another lane may have been the one to notice; these offsets are the old log's all the same.
+            self.acknowledged.clear()
+        self._cluster_id = cluster_id
 
     async def _check_log(self) -> None:
         """Refills a log that ends before what it had acknowledged."""
-        now = asyncio.get_running_loop().time()
-        if now - self._log_checked_at < LOG_CHECK_SECONDS:
-            return
-        self._log_checked_at = now
         async with self._database.connect() as connection:
             rows = (
                 await connection.exec_driver_sql(
-                    "SELECT topic, partition, kafka_offset FROM relay_position"
+                    "SELECT topic, partition, max(kafka_offset) AS kafka_offset "
+                    "FROM relay_position GROUP BY topic, partition"
                 )
             ).all()
-            noted = {TopicPartition(row.topic, row.partition): row.kafka_offset for row in rows}
-            if not noted or not self._ends_before(await self._ends(list(noted)), noted):
-                return
+        noted = {TopicPartition(row.topic, row.partition): row.kafka_offset for row in rows}
+        if noted and self._ends_before(await self._ends(list(noted)), noted):
+            await self._refill_the_same_log()
+
+    async def _refill_the_same_log(self) -> None:
+        async with self._database.connect() as connection:
             await connection.exec_driver_sql("DELETE FROM relay_position")
             await self._refill(connection, "the log ends before what it acknowledged")
         self.acknowledged.clear()
@@ -253,7 +355,7 @@ class Relay:
         self, ends: dict[TopicPartition, int], noted: dict[TopicPartition, int]
     ) -> bool:
         # The embedded broker reports an end that is too low by up to a batch (docs/adr/0014).
-        slack = 0 if self._kafka.enable_idempotence else BATCH
+        slack = BATCH if self._kafka.reports_low_ends else 0
         return any(
             ends.get(at, 0) + slack <= offset or (ends.get(at, 0) == 0 and offset >= 0)
             for at, offset in noted.items()
@@ -261,18 +363,82 @@ class Relay:
 
     async def _ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         reader = AIOKafkaConsumer(bootstrap_servers=self._kafka.bootstrap_servers)
-        await reader.start()
         try:
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
+                await reader.start()
                 ends: dict[TopicPartition, int] = await reader.end_offsets(partitions)
                 return ends
         finally:
-            await reader.stop()
+            await quietly(reader.stop(), reader._client.close)  # noqa: SLF001
 
     async def _refill(self, connection: AsyncConnection, reason: str) -> None:
-        found = await connection.exec_driver_sql(_REFILL)
+        await connection.exec_driver_sql("SELECT mark_outbox_refill()")
+        self._has_days_to_fill = True
         metrics.REFILLS.labels(self.service).inc()
-        log.warning("relay.refills", reason=reason, events=found.rowcount)
+        log.warning("relay.refills", reason=reason)
+
+    async def _fill_day(self) -> bool:
+        """Queues the oldest day that a lost log has still to get; False when there is none.
+
+        A statement a day, without a deadline: one for all of a large outbox would never end in time,
+        and a crash begins the day in hand again, not the whole.
+        """
+        async with self._database.connect() as connection:
+            day = await connection.exec_driver_sql("SELECT min(recorded_on) FROM outbox_refill")
+            if day.scalar_one() is None:
+                self._has_days_to_fill = False
+                return False
+        await without_timeout(self._database, _FILL_DAY)
+        return True
+
+
+async def _hand_over(producer: AIOKafkaProducer, row: Any) -> "asyncio.Future[RecordMetadata]":
+    headers = row.headers if isinstance(row.headers, dict) else json.loads(row.headers)
+    accepted: asyncio.Future[RecordMetadata] = await producer.send(
+        row.topic,
+        row.data,
+        key=row.key.encode(),
+        headers=[(name, text.encode()) for name, text in headers.items()],
+    )
+    return accepted
+
+
+async def _alone(producer: AIOKafkaProducer, row: Any) -> RecordMetadata | BaseException:
+    try:
+        return await (await _hand_over(producer, row))
+    except UNSENDABLE as error:
+        return error
+
+
+def _span(
+    acknowledgements: Sequence[RecordMetadata],
+) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """Gives the first and the last acknowledged offset of each partition."""
+    first: dict[tuple[str, int], int] = {}
+    last: dict[tuple[str, int], int] = {}
+    for found in acknowledgements:
+        # An idempotent producer's repeat is acknowledged without an offset.
+        if found.offset >= 0:
+            at = (found.topic, found.partition)
+            first[at] = min(first.get(at, found.offset), found.offset)
+            last[at] = max(last.get(at, -1), found.offset)
+    return first, last
+
+
+async def without_timeout(database: Database, statement: str, *arguments: object) -> int:
+    """Runs a statement that may take as long as it needs; gives how many rows it changed.
+
+    Args:
+        database: With the worker's role.
+        statement: A transaction of its own, on a connection of its own.
+        arguments: Of the statement.
+    """
+    async with database.alone() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        if driver is None:
+            raise ConnectionError("there is no connection")
+        status = await driver.execute(statement, *arguments, timeout=WITHOUT_TIMEOUT)
+    return int(status.rpartition(" ")[2])
 
 
 async def accept_cluster(connection: AsyncConnection, cluster_id: str) -> None:
@@ -291,11 +457,13 @@ async def accept_cluster(connection: AsyncConnection, cluster_id: str) -> None:
 
 
 async def unsent(database: Database) -> int:
-    """Gives how many messages wait for the relay.
+    """Gives how many messages wait for the relay; a day that is still to be queued counts as one.
 
     Args:
         database: With the worker's role.
     """
     async with database.single() as connection:
-        found = await connection.exec_driver_sql("SELECT count(*) FROM outbox_unsent")
+        found = await connection.exec_driver_sql(
+            "SELECT (SELECT count(*) FROM outbox_unsent) + (SELECT count(*) FROM outbox_refill)"
+        )
         return int(found.scalar_one())

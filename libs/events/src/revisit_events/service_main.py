@@ -5,12 +5,13 @@ Settings are read here, once, and passed down.
 
 import argparse
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from revisit_chassis.logs import configure_logging
 from revisit_chassis.migrate import upgrade
@@ -20,6 +21,7 @@ from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tenancy import Roles
 from revisit_events.commands import add_commands, run_command
 from revisit_events.consumer import Handlers
+from revisit_events.rebuild import Projections
 from revisit_events.worker import Worker
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -33,7 +35,7 @@ def service_main(
     create_app: Callable[[S], FastAPI],
     build_worker: Callable[..., Worker],
     handlers: Handlers,
-    projections: Sequence[str],
+    projections: Projections,
     *,
     extend: Extend | None = None,
     extra: Extra | None = None,
@@ -46,7 +48,7 @@ def service_main(
         create_app: Makes the API.
         build_worker: Makes the worker, given settings and `clock`.
         handlers: Of the consumer.
-        projections: Tables that `rebuild` makes again.
+        projections: What `rebuild` makes again.
         extend: Adds commands of the service's own.
         extra: Runs those.
     """
@@ -62,7 +64,7 @@ def service_main(
     try:
         settings = settings_class()
     except ValidationError as error:
-        parser.error("; ".join(str(fault["msg"]) for fault in error.errors()))
+        parser.error("; ".join(map(_named, error.errors())))
     configure_logging(service, settings.log_format)
     if arguments.command == "api":
         serve_api(create_app(settings), settings.host, settings.port)
@@ -76,6 +78,12 @@ def service_main(
     if arguments.command in {"dlq", "outbox", "rebuild"}:
         return run_command(arguments, settings, handlers, projections, print)
     return extra(arguments, settings) if extra is not None else 2
+
+
+def _named(fault: ErrorDetails) -> str:
+    """Gives a fault of the settings with the name of its variable, and nothing of its value."""
+    name = ".".join(map(str, fault["loc"])).upper()
+    return f"{name}: {fault['msg']}" if name else str(fault["msg"])
 
 
 def roles_of(settings: ServiceSettings) -> Roles:

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from revisit_events.catalog import TOPICS
+from revisit_events.catalog import SERVICES, TOPICS
 
-SERVICES = ("booking", "engagement", "feedback", "scoring")
+BROKER_DEFAULT = -1
 
 
 class WrongTopic(RuntimeError):
@@ -29,7 +29,11 @@ def all_topics() -> tuple[str, ...]:
 
 
 async def create_topics(
-    bootstrap_servers: str, partitions: int, names: Iterable[str] | None = None
+    bootstrap_servers: str,
+    partitions: int,
+    names: Iterable[str] | None = None,
+    *,
+    replication: int = BROKER_DEFAULT,
 ) -> list[str]:
     """Creates the topics that are missing; gives their names.
 
@@ -37,18 +41,21 @@ async def create_topics(
         bootstrap_servers: Of the broker.
         partitions: Of each topic. It cannot be changed later without reordering keys.
         names: Topics; all of the catalogue when left out.
+        replication: Copies of each topic; the broker's `default.replication.factor` when left out.
 
     Raises:
         WrongTopic: One exists with another number of partitions.
     """
     wanted = tuple(all_topics() if names is None else names)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
     try:
+        await admin.start()
         present = set(await admin.list_topics())
         missing = [name for name in wanted if name not in present]
         if missing:
-            answer = await admin.create_topics([_new_topic(name, partitions) for name in missing])
+            answer = await admin.create_topics(
+                [_new_topic(name, partitions, replication) for name in missing]
+            )
             for topic, code, *_ in answer.topic_errors:
                 if code not in {0, TopicAlreadyExistsError.errno}:
                     raise for_code(code)(topic)
@@ -58,15 +65,18 @@ async def create_topics(
         await admin.close()
 
 
-def _new_topic(name: str, partitions: int) -> NewTopic:
+def _new_topic(name: str, partitions: int, replication: int) -> NewTopic:
     contract = TOPICS.get(name)
     compacted = contract is not None and contract.COMPACTED
-    return NewTopic(
+    topic = NewTopic(
         name=name,
         num_partitions=partitions,
         replication_factor=1,
         topic_configs={"cleanup.policy": "compact"} if compacted else {},
     )
+    # The client's check knows nothing of the protocol's "the broker's default".
+    topic.replication_factor = replication
+    return topic
 
 
 def _check(described: list[dict[str, object]], partitions: int) -> None:

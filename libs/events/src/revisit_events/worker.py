@@ -17,14 +17,18 @@ from revisit_chassis.health import Check, database_check, serve_health
 from revisit_chassis.retention import purge
 from revisit_chassis.schedule import Activity, DueWork, run_schedule, schedule_check
 from revisit_chassis.settings import ServiceSettings
-from revisit_events import metrics
+from revisit_events import dlq, metrics
 from revisit_events.broker import BrokerWatch
 from revisit_events.commands import kafka_settings
-from revisit_events.consumer import Consumer, FeedStatus, Handlers
-from revisit_events.inbox import first_kept_month
+from revisit_events.consumer import Consumer, Handlers
+from revisit_events.feed import FeedStatus
+from revisit_events.inbox import first_kept_day
 from revisit_events.relay import Relay, unsent
 
 UPKEEP_SECONDS = 5.0
+RETENTION_SECONDS = 600.0
+MOST_COUNTED = 100_000
+"""The queue is counted up to here: past it the exact number tells nobody anything and costs a scan."""
 POLL_SECONDS = 0.2
 PARTITION_DAYS_AHEAD = 7
 EXTRA_LOG_DAYS = 30
@@ -52,6 +56,7 @@ class Worker:
     health_port: int = 0
     at_end: Sequence[Callable[[], Awaitable[None]]] = ()
     activity: Activity = field(default_factory=Activity)
+    _dropped_at: float = float("-inf")
 
     @property
     def checks(self) -> dict[str, Check]:
@@ -141,28 +146,47 @@ class Worker:
             await connection.exec_driver_sql(
                 "SELECT ensure_outbox_partitions($1::int)", (PARTITION_DAYS_AHEAD,)
             )
-            await connection.exec_driver_sql(
-                "SELECT drop_outbox_partitions($1::int)", (self.outbox_retention_days,)
-            )
-            keep_days = self.event_log_retention_days and max(
-                self.event_log_retention_days, self.outbox_retention_days + EXTRA_LOG_DAYS
-            )
-            before = first_kept_month(datetime.now(UTC), keep_days)
-            if before is not None:
-                await connection.exec_driver_sql(
-                    "SELECT drop_inbox_partitions($1::date)", (before,)
-                )
-            await purge(connection)
-            row = (
-                await connection.exec_driver_sql(
-                    "SELECT count(*) AS waiting, min(recorded_at) AS oldest "
-                    "FROM outbox_unsent JOIN outbox USING (clinic_id, recorded_on, position)"
-                )
-            ).one()
+        now = asyncio.get_running_loop().time()
+        if now - self._dropped_at >= RETENTION_SECONDS:
+            await self.drop_old()
+            self._dropped_at = now
+        async with self.worker_database.connect() as connection:
+            row = (await connection.exec_driver_sql(_MEASURE, (MOST_COUNTED,))).one()
         metrics.OUTBOX_UNSENT.labels(self.service).set(row.waiting)
         age = 0.0 if row.oldest is None else (datetime.now(UTC) - row.oldest).total_seconds()
         metrics.OUTBOX_OLDEST_SECONDS.labels(self.service).set(age)
+        metrics.UNSENDABLE_NOW.labels(self.service).set(row.unsendable)
+        metrics.DEAD_OPEN.labels(self.service).set(row.dead)
 
+    async def drop_old(self) -> None:
+        """Drops what need not be kept: days of the outbox, months of the event log, closed letters."""
+        keep_days = self.event_log_retention_days and max(
+            self.event_log_retention_days, self.outbox_retention_days + EXTRA_LOG_DAYS
+        )
+        first_day = first_kept_day(datetime.now(UTC), keep_days)
+        async with self.worker_database.connect() as connection:
+            await connection.exec_driver_sql(
+                "SELECT drop_outbox_partitions($1::int)", (self.outbox_retention_days,)
+            )
+        if first_day is not None:
+            async with self.worker_database.connect() as connection:
+                await connection.exec_driver_sql(
+                    "SELECT drop_inbox_partitions($1::date)", (first_day,)
+                )
+        async with self.worker_database.connect() as connection:
+            await connection.exec_driver_sql(dlq.DROP_CLOSED, (dlq.CLOSED_RETENTION_DAYS,))
+            await purge(connection)
+
+
+_MEASURE = """
+SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox_unsent LIMIT $1) AS counted) AS waiting,
+       (SELECT recorded_at FROM outbox
+        WHERE (clinic_id, recorded_on, position) =
+              (SELECT clinic_id, recorded_on, position FROM outbox_unsent ORDER BY position LIMIT 1)
+       ) AS oldest,
+       (SELECT count(*) FROM outbox_unsendable) AS unsendable,
+       (SELECT count(*) FROM dead_letter WHERE state = 'open') AS dead
+"""
 
 Schedule = Callable[[Database, FeedStatus], Sequence[DueWork]]
 """Gives a service's due work from the worker's database and the state of its feed."""
@@ -192,7 +216,9 @@ def compose_worker(
     worker_database = Database(
         settings.address("worker"), pool_size=10, application_name=f"{service}-worker"
     )
-    consumer = Consumer(service, database, handlers, clock, kafka, watch)
+    consumer = Consumer(
+        service, database, handlers, clock, kafka, watch, trip_at=settings.consumer_trip_at
+    )
     return Worker(
         service=service,
         database=database,

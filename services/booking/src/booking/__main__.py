@@ -16,10 +16,12 @@ from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Signer
+from revisit_events.rebuild import Projections
 from revisit_events.service_main import service_main
 
-PROJECTIONS = ("link",)
-"""What a rebuild makes again; the rest of booking's tables are the source of truth."""
+PROJECTIONS: Projections = {}
+"""A rebuild makes nothing again: booking's tables are the source of truth. A link, though it came by
+event, was used or not, which no event in the log tells."""
 
 DAY_SECONDS = 24 * 3600
 

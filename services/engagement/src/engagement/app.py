@@ -29,7 +29,7 @@ from revisit_chassis.http import create_service_app
 from revisit_chassis.runtime import api_state
 from revisit_chassis.schedule import DueWork
 from revisit_events import asyncapi
-from revisit_events.consumer import FeedStatus
+from revisit_events.feed import FeedStatus
 from revisit_events.worker import Worker, compose_worker
 
 

@@ -23,6 +23,7 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import Event
+from revisit_events.rebuild import Projections
 from revisit_events.revocations import on_token_revoked
 
 
@@ -100,7 +101,12 @@ async def on_patient_erased(
     await forget_reviews(connection, pairs)
 
 
-PROJECTIONS = ("visit", "survey_link", "erased_patient", "clinic")
+PROJECTIONS: Projections = {
+    "visit": (VisitCompleted,),
+    "survey_link": (LinkIssued,),
+    "erased_patient": (PatientErased,),
+    "clinic": (ClinicRegistered,),
+}
 """Tables that hold nothing but what these handlers wrote; a rebuild empties and fills them."""
 
 HANDLERS: Handlers = {

@@ -4,9 +4,8 @@ import sys
 
 from revisit_events.service_main import service_main
 from scoring.app import build_worker, create_app
-from scoring.consumers import HANDLERS
+from scoring.consumers import HANDLERS, PROJECTIONS
 from scoring.settings import Settings
-from scoring.tables import PROJECTIONS
 
 if __name__ == "__main__":
     sys.exit(service_main("scoring", Settings, create_app, build_worker, HANDLERS, PROJECTIONS))

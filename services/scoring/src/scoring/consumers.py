@@ -15,8 +15,9 @@ from revisit_events import contracts as c
 from revisit_events.consumer import Handler
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, Event
+from revisit_events.rebuild import Projections
 from revisit_events.revocations import on_token_revoked
-from scoring import facts
+from scoring import facts, tables
 
 
 async def on_clinic_registered(
@@ -240,3 +241,7 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.ActionVerified: _interaction_handler("verdict"),
     c.TokenRevoked: on_token_revoked,
 }
+
+_FACTS = tuple(contract for contract in HANDLERS if contract is not c.TokenRevoked)
+PROJECTIONS: Projections = dict.fromkeys(tables.FACTS, _FACTS)
+"""What a rebuild makes again: every fact; almost each event puts its patient into the queue as well."""

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault, set_clinics
 from revisit_chassis.failpoint import failpoint
-from revisit_events.consumer import FeedStatus
 from revisit_events.contracts import EventData, PatientChurnRiskChanged, PatientSegmentChanged
 from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.feed import FeedStatus
 from revisit_events.outbox import publish
 from scoring.domain.assessment import Assessment, assess
 from scoring.domain.churn import MODEL_VERSION, STEP, Band

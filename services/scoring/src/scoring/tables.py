@@ -180,7 +180,7 @@ target = sa.Table(
     _time("set_at", nullable=False),
 )
 
-PROJECTIONS = (
+FACTS = (
     "rescore",
     "interaction_fact",
     "answer_fact",
@@ -189,7 +189,7 @@ PROJECTIONS = (
     "patient",
     "clinic",
 )
-"""What a rebuild makes again from the event log. Scores follow from the facts: they keep their versions,
+"""What a rebuild empties, in this order. Scores follow from the facts: they keep their versions,
 so that what was told of them is never told again under the same id. Rhythms and average cheques are no
 handler's work: emptied, they would be missing until the next refresh, and patients would be judged by
 defaults meanwhile."""

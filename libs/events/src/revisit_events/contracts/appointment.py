@@ -9,7 +9,6 @@ from revisit_events.contracts.fields import (
     Flag,
     Id,
     Probability,
-    Text,
     Time,
 )
 
@@ -129,7 +128,7 @@ class AppointmentAnswered(_AppointmentEvent):
 
     answer: Literal["confirm", "cancel", "move"]
     """What the patient wants."""
-    reason: Text | None = None
+    reason: Code | None = None
     """Code of the reason given, such as `illness`."""
     message_id: Id | None = None
     """The message that was answered."""

@@ -1,0 +1,79 @@
+"""What a worker does for its own tables every few seconds."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from revisit_chassis.clock import SystemClock
+from revisit_chassis.db import Database
+from revisit_events import dlq, metrics, testing
+from revisit_events.broker import BrokerWatch, KafkaSettings
+from revisit_events.consumer import Consumer
+from revisit_events.dlq import Raw
+from revisit_events.feed import NEVER, FeedStatus
+from revisit_events.outbox import publish
+from revisit_events.worker import Worker
+from standalone.cluster import Cluster
+
+
+async def test_upkeep_measures_the_queue_and_drops_what_is_old(postgres: Cluster) -> None:
+    made = postgres.create("scoring")
+    database, worker_database = Database(made.database_url), Database(made.worker_database_url)
+    watch = BrokerWatch(KafkaSettings("127.0.0.1:9"))
+    consumer = Consumer("scoring", database, {}, SystemClock(), watch.kafka, watch)
+    worker = Worker(
+        "upkeep",
+        database,
+        worker_database,
+        SystemClock(),
+        watch,
+        consumer,
+        [],
+        (),
+        event_log_retention_days=44,
+    )
+    try:
+        event = testing.visit_completed()
+        async with database.transaction((event.clinic_id,)) as connection:
+            await publish(connection, [event])
+        for offset, closed_at in enumerate((None, datetime.now(UTC) - timedelta(days=31))):
+            raw = Raw("visit.completed", 0, offset, None, b"x", [])
+            async with database.connect() as connection:
+                await dlq.keep(connection, "scoring", raw, reason="invalid", error=ValueError())
+            async with worker_database.connect() as connection:
+                await connection.exec_driver_sql(
+                    "UPDATE dead_letter SET state = 'discarded', closed_at = $1 "
+                    "WHERE kafka_offset = $2 AND $1::timestamptz IS NOT NULL",
+                    (closed_at, offset),
+                )
+        await worker.keep_up()
+        assert metrics.OUTBOX_UNSENT.labels("upkeep")._value.get() == 3
+        assert 0 <= metrics.OUTBOX_OLDEST_SECONDS.labels("upkeep")._value.get() < 60
+        assert metrics.DEAD_OPEN.labels("upkeep")._value.get() == 1
+        async with worker_database.connect() as connection:
+            left = await connection.exec_driver_sql("SELECT kafka_offset FROM dead_letter")
+            assert [row.kafka_offset for row in left] == [0]
+    finally:
+        await database.close()
+        await worker_database.close()
+
+
+def test_group_is_not_fresh_before_every_partition_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = BrokerWatch(KafkaSettings("127.0.0.1:9"))
+    monkeypatch.setattr(BrokerWatch, "is_reachable", True)
+    feed = FeedStatus(watch)
+    now = datetime.now(UTC).timestamp()
+    assert not feed.is_fresh()
+    for group, is_fresh in (
+        ([now, now], True),
+        ([now, NEVER], False),
+        ([now, now - 61], False),
+        ([], False),
+    ):
+        feed.noted([now], group)
+        assert feed.is_fresh() is is_fresh
+    monkeypatch.setattr(BrokerWatch, "is_reachable", False)
+    feed.noted([now], [now])
+    assert not feed.is_fresh()

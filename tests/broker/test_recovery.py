@@ -1,0 +1,412 @@
+"""What a restart, a lost log, a flood or a deadly message leaves behind, over a real broker."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.broker.conftest import Side
+from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
+
+from revisit_chassis.clock import SystemClock
+from revisit_chassis.db import Database
+from revisit_events import dlq, feed, metrics, relay, testing
+from revisit_events.broker import BrokerWatch, KafkaSettings
+from revisit_events.consumer import Consumer, Handlers
+from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
+from revisit_events.outbox import Message, enqueue
+from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
+from revisit_events.relay import Relay, unsent
+from revisit_events.unsendable import give_up, take_up_again, unsendable
+from revisit_events.worker import Worker
+
+pytestmark = pytest.mark.broker
+
+
+async def sent_all(side: Side) -> None:
+    async with asyncio.timeout(40):
+        while await unsent(side.worker_database):
+            await asyncio.sleep(0.02)
+
+
+async def execute(database: Database, statement: str, *arguments: object) -> list[Any]:
+    async with database.connect() as connection:
+        found = await connection.exec_driver_sql(statement, tuple(arguments))
+        return list(found.all()) if found.returns_rows else []
+
+
+def repeated(group: str) -> float:
+    return float(metrics.REPEATED.labels(group)._value.get())
+
+
+def worker_of(side: Side, watch: BrokerWatch, consumer: Consumer, *relays: Relay) -> Worker:
+    return Worker(
+        "scoring", side.database, side.worker_database, SystemClock(), watch, consumer, relays
+    )
+
+
+async def test_group_to_which_nothing_more_comes_is_known_to_have_caught_up_after_a_restart(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    seen, events = Seen(), visits(30)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    first = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, sender.run, first.run):
+        await put(publisher.database, events)
+        await until(lambda: {e.id for e in events} <= set(seen.ids()))
+        await until(lambda: worker_of(subscriber, watch, first).has_applied(sender.acknowledged))
+        acknowledged = dict(sender.acknowledged)
+    second = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, second.run):
+        await until(lambda: worker_of(subscriber, watch, second).has_applied(acknowledged))
+
+
+async def test_every_lane_forgets_the_offsets_of_a_log_that_another_lane_noticed(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    lanes = [Relay("booking", publisher.worker_database, kafka, watch, n, 2) for n in range(2)]
+    for lane in lanes:
+        await lane.notice_log("first")
+        lane.acknowledged["visit.completed", 0] = 900
+    for lane in lanes:
+        await lane.notice_log("second")
+        assert lane.acknowledged == {}
+
+
+async def test_lanes_keep_the_order_of_a_key(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    seen, clinic_id = Seen(), uuid.uuid4()
+    patients = [uuid.uuid4() for _ in range(8)]
+    events = [
+        testing.visit_completed(clinic_id=clinic_id, patient_id=patients[n % 8]) for n in range(400)
+    ]
+    lanes = [Relay("booking", publisher.worker_database, kafka, watch, n, 3) for n in range(3)]
+    consumer = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, consumer.run, *(lane.run for lane in lanes)):
+        await put(publisher.database, events)
+        await until(lambda: {e.id for e in events} <= set(seen.ids()))
+    for patient in patients:
+        got = [e.id for e in seen.events if getattr(e.data, "patient_id", None) == patient]
+        assert got == [e.id for e in events if e.data.patient_id == patient]
+
+
+async def test_log_that_ends_before_what_it_acknowledged_is_refilled(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await put(publisher.database, visits(10))
+        await sent_all(publisher)
+    await execute(
+        publisher.worker_database, "UPDATE relay_position SET kafka_offset = kafka_offset + 100000"
+    )
+    await sender._check_log()
+    while await sender._fill_day():
+        pass
+    assert await unsent(publisher.worker_database) == 10
+
+
+async def test_offset_given_twice_is_proof_of_a_log_cut_short_and_refills_at_once(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LOG_CHECK_SECONDS", 3600.0)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await put(publisher.database, visits(10))
+        await sent_all(publisher)
+        first = max(sender.acknowledged.values())
+        await execute(
+            publisher.worker_database,
+            "UPDATE relay_position SET kafka_offset = kafka_offset + 100000",
+        )
+        # The end of the log is not asked for; the next acknowledgement tells.
+        await put(publisher.database, visits(1))
+        await until(lambda: max(sender.acknowledged.values(), default=0) >= first + 12)
+        await sent_all(publisher)
+    (row,) = await execute(
+        publisher.worker_database, "SELECT max(kafka_offset) FROM relay_position"
+    )
+    assert row[0] < first + 100_000
+
+
+async def test_refill_sends_nothing_newer_before_the_days_that_a_lost_log_has_to_get(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    await put(publisher.database, visits(3))
+    await execute(publisher.worker_database, "SELECT mark_outbox_refill()")
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    assert await sender.relay_batch(producer) == 0
+    assert await sender._fill_day()
+    assert not await sender._fill_day()
+    await producer.start()
+    try:
+        assert await sender.relay_batch(producer) == 3
+    finally:
+        await producer.stop()
+
+
+async def test_what_the_broker_never_takes_is_put_aside_and_the_rest_goes_on(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    clinic_id = uuid.uuid4()
+    huge = Message(clinic_id, "visit.completed", "k", "huge", "{}", b"x" * 3_000_000)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with publisher.database.transaction((clinic_id,)) as connection:
+        await enqueue(connection, [huge])
+    await put(publisher.database, visits(20))
+    async with running(watch.run, sender.run):
+        await sent_all(publisher)
+        (row,) = await unsendable(publisher.worker_database)
+        assert (row.event_id, row.reason) == ("huge", "MessageSizeTooLargeError")
+        assert await take_up_again(publisher.worker_database, [row.position]) == 1
+        await sent_all(publisher)
+    assert await give_up(publisher.worker_database, [row.position]) == 1
+    assert await unsendable(publisher.worker_database) == []
+
+
+async def test_position_without_its_row_does_not_stop_the_queue(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    await execute(
+        publisher.worker_database,
+        "INSERT INTO outbox_unsent SELECT gen_random_uuid(), '2020-01-01', -n, 0 "
+        "FROM generate_series(1, 600) AS n",
+    )
+    await put(publisher.database, visits(1))
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await sent_all(publisher)
+    assert len(await unsendable(publisher.worker_database)) == 600
+
+
+async def test_dead_letter_of_any_size_reaches_the_topic_cut_and_the_row_whole(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    value = b"x" * 900_000
+    raw = dlq.Raw("visit.completed", 0, 7, b"k" * 100_000, value, [("ce_id", b"y" * 200_000)])
+    async with subscriber.database.connect() as connection:
+        await dlq.keep(connection, "scoring", raw, reason="invalid", error=ValueError())
+    sender = Relay("scoring", subscriber.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await sent_all(subscriber)
+    assert await unsendable(subscriber.worker_database) == []
+    (letter,) = await dlq.open_letters(subscriber.worker_database)
+    assert letter.raw.value == value
+    (row,) = await execute(
+        subscriber.worker_database, "SELECT headers->>'dead-letter-truncated', data FROM outbox"
+    )
+    assert row[0] == "262144 of 900000 bytes"
+    assert len(row[1]) == 262_144
+
+
+async def test_tripped_consumer_gets_past_its_letters_after_a_restart(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    seen, events = Seen(), visits(150)
+    wanted = {event.id for event in events}
+    seen.fails = lambda event: event.id in wanted
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    first = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, sender.run, first.run):
+        await put(publisher.database, events)
+        await until(lambda: first.is_tripped)
+    second = consumer_of(group, subscriber, seen, kafka, watch)
+    good = visits(1)
+    async with running(watch.run, sender.run, second.run):
+        await put(publisher.database, good)
+        await until(lambda: good[0].id in seen.ids() or second.is_tripped)
+    assert not second.is_tripped
+    letters = await dlq.open_letters(subscriber.worker_database, 1000)
+    assert {dict(one.raw.headers).get("ce_id") for one in letters} >= {i.encode() for i in wanted}
+
+
+async def test_partition_last_read_from_another_log_is_read_from_its_beginning(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    seen, events = Seen(), visits(25)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    first = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, sender.run, first.run):
+        await put(publisher.database, events)
+        await until(lambda: {e.id for e in events} <= set(seen.ids()))
+    # However the last session ended, the database knows which log it read.
+    await execute(subscriber.worker_database, "UPDATE feed_mark SET cluster_id = 'another log'")
+    before = repeated(group)
+    second = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, second.run):
+        worker = worker_of(subscriber, watch, second)
+        await until(lambda: worker.has_applied(sender.acknowledged))
+    assert repeated(group) >= before + 25
+    third = consumer_of(group, subscriber, seen, kafka, watch)
+    before = repeated(group)
+    async with running(watch.run, third.run):
+        await until(lambda: bool(third.processed) and third.feed.is_current())
+    assert repeated(group) == before
+
+
+async def test_group_is_as_fresh_as_the_stalest_partition_of_any_member(
+    publisher: Side,
+    subscriber: Side,
+    kafka: KafkaSettings,
+    watch: BrokerWatch,
+    group: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "STALE_AFTER_SECONDS", 6.0)
+    gate = asyncio.Event()
+    gate.set()
+
+    async def held_up(connection: AsyncConnection, events: Sequence[Any], now: datetime) -> None:
+        await gate.wait()
+
+    handlers: Handlers = {VisitCompleted: held_up, AppointmentBooked: Seen()}
+    members = [
+        Consumer(group, subscriber.database, handlers, SystemClock(), kafka, watch)
+        for _ in range(2)
+    ]
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run, *(member.run for member in members)):
+        await until(lambda: all(member.feed.is_fresh() for member in members))
+        gate.clear()
+        await put(publisher.database, visits(1))
+        await until(lambda: not any(member.feed.is_fresh() for member in members))
+        # The one that is not held up is ready all the same.
+        assert any(member.feed.is_current() for member in members)
+        gate.set()
+        await until(lambda: all(member.feed.is_fresh() for member in members))
+
+
+async def test_message_that_ends_the_process_again_and_again_is_buried_alone(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    events = visits(20)
+    deadly = events[11].id
+    seen = Seen()
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await put(publisher.database, events)
+        await sent_all(publisher)
+
+    class Died(BaseException):
+        """Nothing of ours runs after it, as after a kill."""
+
+    async def handler(connection: AsyncConnection, given: Sequence[Any], now: datetime) -> None:
+        if any(event.id == deadly for event in given):
+            raise Died
+        await seen(connection, given, now)
+
+    for _ in range(12):
+        consumer = Consumer(
+            group, subscriber.database, {VisitCompleted: handler}, SystemClock(), kafka, watch
+        )
+        async with running(watch.run) as stop:
+            task = asyncio.ensure_future(consumer.run(stop))
+            done = time.monotonic() + 30
+            while not task.done() and time.monotonic() < done and events[-1].id not in seen.ids():
+                await asyncio.sleep(0.02)
+            stop.set()
+            try:
+                await task
+            except Died:
+                continue
+            break
+    assert {e.id for e in events} - {deadly} <= set(seen.ids())
+    letters = await dlq.open_letters(subscriber.worker_database)
+    assert [
+        one.reason for one in letters if dict(one.raw.headers).get("ce_id") == deadly.encode()
+    ] == ["deadly"]
+
+
+async def test_rebuild_is_refused_while_a_consumer_works(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    consumer = consumer_of(group, subscriber, Seen(), kafka, watch)
+    async with running(watch.run, consumer.run):
+        await until(consumer.feed.is_current)
+        with pytest.raises(ConsumerRuns, match="stop it"):
+            async with consumer_stands_still(subscriber.database, group):
+                pytest.fail("both worked")
+    async with consumer_stands_still(subscriber.database, group):
+        pass
+
+
+async def test_erasure_reaches_the_contact_block_of_a_dead_letter(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    erased = testing.patient_erased(clinic_id=uuid.uuid4())
+    contact = testing.patient_contact_changed(
+        clinic_id=erased.clinic_id, patient_id=erased.data.patient_id
+    )
+
+    def letter(offset: int) -> dlq.Raw:
+        headers = [("ce_clinicid", str(erased.clinic_id).encode()), ("ce_id", b"%d" % offset)]
+        return dlq.Raw(contact.topic, 0, offset, contact.key.encode(), contact.data_json(), headers)
+
+    async def bury(offset: int) -> None:
+        async with subscriber.database.connect() as connection:
+            await dlq.keep(connection, group, letter(offset), reason="handler", error=ValueError())
+
+    await bury(1)
+    seen = Seen()
+    consumer = Consumer(
+        group, subscriber.database, {PatientErased: seen}, SystemClock(), kafka, watch
+    )
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run, consumer.run):
+        await put(publisher.database, [erased])
+        await until(lambda: erased.id in seen.ids())
+    await bury(2)
+    rows = await execute(
+        subscriber.worker_database, "SELECT value, state FROM dead_letter ORDER BY kafka_offset"
+    )
+    assert [tuple(row) for row in rows] == [(None, "discarded"), (None, "open")]
+    assert (
+        await execute(subscriber.worker_database, "SELECT 1 FROM outbox WHERE data IS NOT NULL")
+        == []
+    )
+
+
+async def test_workers_stop_soon_while_the_broker_is_out_of_reach(
+    publisher: Side, subscriber: Side, group: str
+) -> None:
+    nowhere = KafkaSettings("127.0.0.1:9", enable_idempotence=False, topic_partitions=1)
+    watch = BrokerWatch(nowhere)
+    watch.cluster_id = "one that was there a moment ago"
+    watch._seen.set()
+    await put(publisher.database, visits(1))
+    sender = Relay("booking", publisher.worker_database, nowhere, watch)
+    consumer = consumer_of(group, subscriber, Seen(), nowhere, watch)
+    async with running(watch.run, sender.run, consumer.run):
+        await asyncio.sleep(1.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 12
+    assert await unsent(publisher.worker_database) == 1
+
+
+async def test_lost_lock_is_noticed_under_load(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    failures: list[int] = []
+
+    async def load(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await put(publisher.database, visits(50))
+            failures.append(sender._failures)
+
+    async with running(watch.run, sender.run, load):
+        await until(lambda: bool(sender.acknowledged))
+        await execute(
+            publisher.worker_database,
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        await until(lambda: max(failures) > 0)
+        await until(lambda: failures[-1] == 0)
