@@ -23,10 +23,7 @@ INSERT INTO inbox (clinic_id, source, event_id, time, type, subject, sequence,
                    correlation_id, causation_id, traceparent, data)
 SELECT clinic_id, source, event_id, time, type, subject, sequence::numeric,
        correlation_id, causation_id, traceparent, data::json
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[],
-            $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
-  AS given (clinic_id, source, event_id, time, type, subject, sequence,
-            correlation_id, causation_id, traceparent, data)
+FROM unnest($1::inbox_event[])
 ORDER BY clinic_id, source, event_id
 ON CONFLICT DO NOTHING
 RETURNING clinic_id, source, event_id
@@ -74,25 +71,26 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
         connection: In the transaction of their effect.
         events: May hold repeats of each other.
     """
-    found = await connection.exec_driver_sql(
-        _CLAIM,
+    rows = [
         (
-            [event.clinic_id for event in events],
-            [event.source for event in events],
-            [event.id for event in events],
-            [event.time for event in events],
-            [event.type for event in events],
-            [event.subject for event in events],
-            [None if event.sequence is None else str(event.sequence) for event in events],
-            [event.correlation_id for event in events],
-            [event.causation_id for event in events],
-            [event.traceparent for event in events],
-            [_kept(event) for event in events],
-        ),
-    )
-    fresh: set[tuple[UUID, str, str]] = {(row.clinic_id, row.source, row.event_id) for row in found}
-    if len(fresh) == len(events):
+            event.clinic_id,
+            event.source,
+            event.id,
+            event.time,
+            event.type,
+            event.subject,
+            None if event.sequence is None else str(event.sequence),
+            event.correlation_id,
+            event.causation_id,
+            event.traceparent,
+            _kept(event),
+        )
+        for event in events
+    ]
+    found = await connection.exec_driver_sql(_CLAIM, (rows,))
+    if found.rowcount == len(events):
         return list(events)
+    fresh: set[tuple[UUID, str, str]] = {(row.clinic_id, row.source, row.event_id) for row in found}
     claimed = []
     for event in events:
         identity = (event.clinic_id, event.source, event.id)

@@ -69,6 +69,11 @@ CREATE TABLE inbox (
 ) PARTITION BY RANGE (time);
 COMMENT ON TABLE inbox IS 'Events this service has applied: its event log.';
 CREATE TABLE inbox_default PARTITION OF inbox DEFAULT;
+CREATE TYPE inbox_event AS (
+  clinic_id uuid, source text, event_id text, time timestamptz, type text, subject text,
+  sequence text, correlation_id text, causation_id text, traceparent text, data text
+);
+COMMENT ON TYPE inbox_event IS 'What claiming takes; a column more is a new type.';
 
 CREATE TABLE dead_letter (
   clinic_id uuid NOT NULL,
