@@ -90,7 +90,8 @@ class Workers:
         """Stops the workers after the batch in hand."""
         self._stop.set()
         if self._running is not None:
-            await self._running
+            # The end may come amid a recycle, whose task is cancelled then; the workers are not.
+            await asyncio.shield(self._running)
             self._running = None
 
     async def check(self) -> str | None:
