@@ -7,6 +7,7 @@ may still send the old version, readers see the new one only.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -109,6 +110,7 @@ def upcast(data: EventData) -> EventData:
     return data
 
 
+@cache
 def topic_of(event_type: str) -> str:
     """Gives the topic of an event type: its name without the version.
 
@@ -137,6 +139,7 @@ def types_consumed_by(service: str) -> frozenset[str]:
     return frozenset(t for t, contract in CATALOG.items() if service in contract.CONSUMERS)
 
 
+@cache
 def schema_path(event_type: str) -> str:
     """Gives the URL path of a type's JSON Schema, the `dataschema` of its events.
 

@@ -4,6 +4,7 @@ Nothing here talks to Kafka; the relay does. Called by use cases, handlers and t
 """
 
 from collections.abc import Sequence
+from functools import cache
 from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 from uuid import UUID
@@ -88,12 +89,10 @@ def _headers(event: AnyEvent) -> str:
 
     Only what comes from outside needs quoting: the rest is made of digits, letters and hyphens.
     """
-    event_type = event.data.TYPE
     text = (
-        f'{{"ce_specversion":"1.0","ce_id":{_quoted(event.id)},"ce_source":{_quoted(event.source)},'
-        f'"ce_type":"{event_type}","ce_subject":{_quoted(event.subject)},'
-        f'"ce_time":"{event.time_text}","ce_clinicid":"{event.clinic_id}",'
-        f'"ce_partitionkey":{_quoted(event.key)},"ce_dataschema":"{schema_path(event_type)}"'
+        f'{{{_fixed(event.data.TYPE)},"ce_id":{_quoted(event.id)},"ce_source":{_quoted(event.source)},'
+        f'"ce_subject":{_quoted(event.subject)},"ce_time":"{event.time_text}",'
+        f'"ce_clinicid":"{event.clinic_id}","ce_partitionkey":{_quoted(event.key)}'
     )
     if event.sequence is not None:
         text += f',"ce_sequence":"{sequence_text(event.sequence)}"'
@@ -104,4 +103,13 @@ def _headers(event: AnyEvent) -> str:
     ):
         if value is not None:
             text += f',"ce_{name}":{_quoted(value)}'
-    return f'{text},"content-type":"{CONTENT_TYPE}"}}'
+    return f"{text}}}"
+
+
+@cache
+def _fixed(event_type: str) -> str:
+    """Gives the headers that all events of a type have in common."""
+    return (
+        f'"content-type":"{CONTENT_TYPE}","ce_specversion":"1.0","ce_type":"{event_type}",'
+        f'"ce_dataschema":"{schema_path(event_type)}"'
+    )

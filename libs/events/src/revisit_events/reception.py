@@ -113,9 +113,10 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         raise RefusedError(unsupported_version(is_v03=version == "0.3"))
     event_id = _text(raw, "id")
     source = _text(raw, "source")
-    event_type = _text(raw, "type")
-    contract = accepted.get(event_type)
+    event_type = raw.get("type")
+    contract = accepted.get(event_type) if type(event_type) is str else None
     if contract is None:
+        _text(raw, "type")  # says what is wrong with a type that is no text
         raise RefusedError(unknown_type(tuple(accepted)))
     clinic = raw.get("clinicid")
     if clinic is not None and clinic != clinic_text:
@@ -132,9 +133,10 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         data,
         data.aggregate_id,
         _sequence(raw["sequence"]) if "sequence" in raw else None,
-        _optional_text(raw, "correlationid"),
-        _optional_text(raw, "causationid"),
-        _optional_text(raw, "traceparent") or reception.traceparent,
+        _optional_text(raw, "correlationid") if "correlationid" in raw else None,
+        _optional_text(raw, "causationid") if "causationid" in raw else None,
+        (_optional_text(raw, "traceparent") if "traceparent" in raw else None)
+        or reception.traceparent,
     )
 
 

@@ -25,8 +25,8 @@ from revisit_events.contracts import (
 )
 from revisit_events.envelope import AnyEvent, new_event
 
-CONTRADICTS_A_GUESS = (AppointmentBooked, AppointmentCancelled, VisitCompleted)
-"""Booked, moved, cancelled, or the patient was there after all."""
+SPEAKS_OF_A_GUESS = (AppointmentBooked, AppointmentCancelled, VisitCompleted, AppointmentConfirmed)
+"""Booked, moved, cancelled, or the patient was there after all: these contradict it. Confirmed does not."""
 
 
 async def take_reports(
@@ -90,6 +90,6 @@ async def correct_guesses(
 
 def _appointment_of(event: AnyEvent) -> Key | None:
     data = event.data
-    if not isinstance(data, (*CONTRADICTS_A_GUESS, AppointmentConfirmed)):
+    if not isinstance(data, SPEAKS_OF_A_GUESS) or data.appointment_id is None:
         return None
-    return None if data.appointment_id is None else (event.clinic_id, data.appointment_id)
+    return event.clinic_id, data.appointment_id
