@@ -18,6 +18,14 @@ from revisit_events.faults import explain
 
 CONTENT_TYPE = "application/json"
 _PREFIX = "ce_"
+_READ = {
+    _PREFIX + name: name
+    for name in (
+        *("specversion", "id", "source", "type", "subject", "time", "clinicid", "sequence"),
+        *("correlationid", "causationid", "traceparent"),
+    )
+}
+"""Attributes that say something; the others follow from these."""
 _MAX_SEQUENCE_DIGITS = 20
 _read_time = TypeAdapter(Time).validator.validate_python
 
@@ -106,9 +114,9 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
 def _ce_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     try:
         return {
-            name[len(_PREFIX) :]: value.decode()
+            attribute: value.decode()
             for name, value in headers
-            if name.startswith(_PREFIX) and value is not None
+            if (attribute := _READ.get(name)) is not None and value is not None
         }
     except UnicodeDecodeError as fault:
         raise InvalidEvent("a ce_ header is no UTF-8 text") from fault

@@ -82,11 +82,7 @@ WHERE score.clinic_id = given.clinic_id AND score.patient_id = given.patient_id
 
 VISIT = f"""
 WITH given AS (
-  SELECT DISTINCT ON (clinic_id, visit_id) * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[],
-    $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[],
-    $11::timestamptz[], $12::bigint[], $13::text[], $14::text[])
-    AS t (clinic_id, visit_id, patient_id, appointment_id, practitioner_id, service_code, kind, outcome,
-          arrived_at, started_at, completed_at, charged_minor, currency, precedence)
+  SELECT DISTINCT ON (clinic_id, visit_id) * FROM unnest($1::told_visit[])
   ORDER BY clinic_id, visit_id, precedence COLLATE "C" DESC
 ), kept AS (
   INSERT INTO visit_fact AS t (clinic_id, visit_id, patient_id, appointment_id, practitioner_id,

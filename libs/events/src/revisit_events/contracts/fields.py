@@ -69,15 +69,15 @@ class _IdSchema:
 
 
 def _read_id(given: object) -> UUID:
-    if isinstance(given, DriverUuid):
-        return given
-    if isinstance(given, UUID):
-        return DriverUuid(given.bytes)
     if type(given) is str:
         read = DriverUuid(given)
         # The driver also reads hyphens that stand in odd places.
-        if str(read) == given.lower():
+        if (text := str(read)) == given or text == given.lower():
             return read
+    elif isinstance(given, DriverUuid):
+        return given
+    elif isinstance(given, UUID):
+        return DriverUuid(given.bytes)
     raise ValueError("no UUID")
 
 

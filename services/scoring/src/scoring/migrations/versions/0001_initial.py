@@ -24,6 +24,11 @@ CREATE TABLE visit_fact (
   started_at timestamptz, completed_at timestamptz NOT NULL, charged_minor bigint, currency text,
   precedence text COLLATE "C" NOT NULL DEFAULT '', PRIMARY KEY (clinic_id, visit_id));
 CREATE INDEX visit_fact_patient_idx ON visit_fact (clinic_id, patient_id, completed_at);
+CREATE TYPE told_visit AS (
+  clinic_id uuid, visit_id uuid, patient_id uuid, appointment_id uuid, practitioner_id uuid,
+  service_code text, kind text, outcome text, arrived_at timestamptz, started_at timestamptz,
+  completed_at timestamptz, charged_minor bigint, currency text, precedence text
+);
 CREATE TABLE appointment_fact (
   clinic_id uuid, appointment_id uuid, patient_id uuid NOT NULL, practitioner_id uuid,
   service_code text, starts_at timestamptz, schedule_precedence text COLLATE "C" NOT NULL DEFAULT '',
