@@ -1,11 +1,12 @@
 """F9: messages that no handler can take, among good ones."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 
-from revisit_events import kafka
+from revisit_events.outbox import message_of
 from revisit_events.testing import visit_completed
 from tests.chaos.checks import GROUPS, TOPIC, Poison
 from tests.chaos.ledger import SOURCE
@@ -48,8 +49,9 @@ async def post_poison(scene: Scene) -> None:
         await producer.send_and_wait(TOPIC, value, key=b"poison", headers=headers)
         scene.trial.poison.append(Poison(event_id, GROUPS))
     event_id = f"{mark}-{HANDLER_FAILS}"
-    record = kafka.encode(visit_completed(clinic_id=clinic.id, id=event_id))
-    await producer.send_and_wait(TOPIC, record.value, key=record.key, headers=record.headers)
+    message = message_of(visit_completed(clinic_id=clinic.id, id=event_id))
+    headers = [(name, text.encode()) for name, text in json.loads(message.headers).items()]
+    await producer.send_and_wait(TOPIC, message.data, key=message.key.encode(), headers=headers)
     scene.trial.poison.append(Poison(event_id, GROUPS))
     await producer.stop()
 
