@@ -3,10 +3,9 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from revisit_chassis.pages import decode_cursor
-from revisit_chassis.problem import FieldError, Problem
+from revisit_chassis.pages import position_of
 from revisit_events.contracts.fields import Time
 
 _POSITION = TypeAdapter(tuple[Time, UUID])
@@ -18,12 +17,4 @@ def time_and_id(cursor: str) -> tuple[datetime, UUID]:
     Raises:
         Problem: 422, it is no cursor of such a list.
     """
-    try:
-        return _POSITION.validate_python(tuple(decode_cursor(cursor, 2)))
-    except ValidationError as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error
+    return position_of(cursor, 2, _POSITION)

@@ -2,17 +2,17 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime, time, tzinfo
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from revisit_chassis.audit import record_audit
 from revisit_chassis.etag import IfMatch, check_if_match, etag
 from revisit_chassis.http import ClinicConnection, ClinicId, Now, require
 from revisit_chassis.identifiers import canonical_id
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
+from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
 from revisit_chassis.problem import FieldError, Problem
 from revisit_chassis.tokens import Principal
 from revisit_events.contracts.fields import NO_NUL, Day, Time
@@ -23,6 +23,8 @@ from scoring.domain.segments import SEGMENTS_VERSION, LifeSituation, TreatmentSt
 from scoring.texts import reason_text
 
 router = APIRouter(prefix="/v1")
+
+_PATIENT = TypeAdapter(UUID)
 
 Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=NO_NUL)]
 Kpi = Literal[
@@ -212,7 +214,7 @@ async def list_segment_patients(
     """Gives the patients of a segment, page by page."""
     if key not in {*LifeSituation, *TreatmentState}:
         raise Problem(404, "not-found", "There is no such segment.")
-    after = None if cursor is None else _uuid_of(decode_cursor(cursor, 1)[0])
+    after = None if cursor is None else position_of(cursor, 1, _PATIENT)
     rows = await store.patients_of_segment(connection, clinic_id, key, after, limit + 1)
     following = encode_cursor([rows[limit - 1].patient_id]) if len(rows) > limit else None
     return Page(items=[Score.of(row) for row in rows[:limit]], next=following)
@@ -356,15 +358,3 @@ def _canonical(clinic_id: UUID, noun: str, identifier: str) -> UUID:
         return canonical_id(clinic_id, noun, identifier)
     except ValueError as error:
         raise Problem(422, "invalid-identifier", str(error)) from error
-
-
-def _uuid_of(value: Any) -> UUID:
-    try:
-        return UUID(str(value))
-    except ValueError as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error

@@ -128,7 +128,7 @@ class TaskOpened(EventData):
     """Whom to contact."""
     reason: Code
     """`no_next_appointment, no_show, cancelled, unreachable, uncertain_delivery, low_score,
-    referred_out, no_channel`."""
+    referred_out`."""
     subject_id: Id | None = None
     """What it is about: the visit, appointment, message or complaint."""
     due_at: Time | None = None

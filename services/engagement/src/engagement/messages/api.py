@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from engagement.messages import queries, receipts
 from revisit_chassis.http import ChassisDep, ClinicConnection, ClinicId, Now, require
 from revisit_chassis.identifiers import canonical_id
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
-from revisit_chassis.problem import FieldError, Problem, validation_problem
-from revisit_events.contracts.fields import NO_NUL
+from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
+from revisit_chassis.problem import Problem, validation_problem
+from revisit_events.contracts.fields import NO_NUL, Time
 
 router = APIRouter(tags=["messages"])
 Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=NO_NUL)]
@@ -181,19 +181,11 @@ def _signature(secret: str, body: bytes) -> bytes:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
 
 
+_POSITION = TypeAdapter(tuple[Time, UUID])
+
+
 def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
-    if cursor is None:
-        return None
-    at, identity = decode_cursor(cursor, 2)
-    try:
-        return datetime.fromisoformat(str(at)), UUID(str(identity))
-    except ValueError as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error
+    return None if cursor is None else position_of(cursor, 2, _POSITION)
 
 
 def _message(row: Any) -> Message:

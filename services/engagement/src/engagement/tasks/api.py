@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.tasks import store, usecases
@@ -29,8 +29,8 @@ from revisit_chassis.audit import record_audit
 from revisit_chassis.http import ChassisDep, ClinicConnection, ClinicId, Now, require
 from revisit_chassis.idempotency import IdempotencyKey, once
 from revisit_chassis.identifiers import canonical_id
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
-from revisit_chassis.problem import DomainError, FieldError, Problem
+from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
+from revisit_chassis.problem import DomainError, Problem
 from revisit_chassis.tokens import Principal
 from revisit_events.contracts.fields import NO_NUL, Time
 
@@ -335,12 +335,4 @@ _POSITION = TypeAdapter(tuple[Time, UUID])
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        return _POSITION.validate_python(tuple(decode_cursor(cursor, 2)))
-    except ValidationError as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error
+    return position_of(cursor, 2, _POSITION)

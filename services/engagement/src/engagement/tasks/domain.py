@@ -27,7 +27,6 @@ class Reason(StrEnum):
     UNCERTAIN_DELIVERY = "uncertain_delivery"
     LOW_SCORE = "low_score"
     REFERRED_OUT = "referred_out"
-    NO_CHANNEL = "no_channel"
 
 
 CLOSED_BY_BOOKING = frozenset({Reason.NO_NEXT_APPOINTMENT, Reason.NO_SHOW, Reason.CANCELLED})
@@ -44,7 +43,6 @@ _PRIORITY = {
     Reason.CANCELLED: 50,
     Reason.NO_NEXT_APPOINTMENT: 40,
     Reason.UNREACHABLE: 30,
-    Reason.NO_CHANNEL: 30,
 }
 
 

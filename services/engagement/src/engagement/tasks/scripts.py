@@ -26,7 +26,7 @@ class Script:
 
 def script_for(reason: str, *languages: str | None) -> Script:
     """The script of a reason in the first of the languages, by preference, that has one."""
-    known = SCRIPTS.get(_SAME_CALL.get(reason, reason), SCRIPTS[Reason.NO_NEXT_APPOINTMENT])
+    known = SCRIPTS.get(reason, SCRIPTS[Reason.NO_NEXT_APPOINTMENT])
     wanted = (language.split("-")[0].lower() for language in languages if language)
     return next((known[language] for language in wanted if language in known), known["ru"])
 
@@ -43,8 +43,6 @@ _RU_HELLO = "Здравствуйте! Это клиника. Вам удобн�
 _EN_HELLO = "Hello, this is the clinic. Is this a good moment to talk?"
 _RU_BYE = "Спасибо, что нашли время. Берегите себя. Если что-то понадобится, мы на связи."
 _EN_BYE = "Thank you for your time. Take care, and call us whenever you need anything."
-
-_SAME_CALL: Mapping[str, str] = {Reason.NO_CHANNEL: Reason.UNREACHABLE}
 
 SCRIPTS: Mapping[str, Mapping[str, Script]] = {
     Reason.NO_NEXT_APPOINTMENT: {

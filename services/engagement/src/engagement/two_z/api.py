@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.two_z import usecases
@@ -15,8 +15,7 @@ from revisit_chassis.audit import record_audit
 from revisit_chassis.http import ChassisDep, ClinicConnection, ClinicId, Now, require
 from revisit_chassis.idempotency import IdempotencyKey, once
 from revisit_chassis.identifiers import canonical_id
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
-from revisit_chassis.problem import FieldError, Problem
+from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
 from revisit_chassis.tokens import Principal
 from revisit_events.contracts.fields import NO_NUL
 
@@ -156,12 +155,4 @@ _POSITION = TypeAdapter(UUID)
 
 
 def _position(cursor: str) -> UUID:
-    try:
-        return _POSITION.validate_python(decode_cursor(cursor, 1)[0])
-    except ValidationError as error:
-        raise Problem(
-            422,
-            "invalid-cursor",
-            "The cursor is not one that this list gave.",
-            errors=[FieldError("/cursor", "not a cursor of this list")],
-        ) from error
+    return position_of(cursor, 1, _POSITION)
