@@ -14,7 +14,6 @@ from tests.chaos.scene import Scene
 CLINICS = 2
 PATIENTS = 100
 """More than any fault posts visits for, in each clinic."""
-PATIENTS_A_FAULT = 60
 VERDICT_SECONDS = 90.0
 """A client of Kafka gives a dead connection 40 s before it looks for another one."""
 FEWEST_SECONDS = 8.0
@@ -50,7 +49,7 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
     which of them it was tells a run of each alone (`--match`).
     """
     started = time.monotonic()
-    scene = await _scene(platform, seed, max(PATIENTS, PATIENTS_A_FAULT * len(names)))
+    scene = await _scene(platform, seed, PATIENTS * len(names))
     found: list[str] = []
     for name in names:
         try:
