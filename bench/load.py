@@ -143,6 +143,9 @@ async def post_steadily(
     idle: list[Connection] = [await Connection.open(port) for _ in range(16)]
 
     async def send(post: Post) -> None:
+        # A server closes what was idle for some seconds: those at the bottom of the pile.
+        while idle and idle[-1].is_closed:
+            idle.pop()
         connection = idle.pop() if idle else await Connection.open(port)
         outcome.sent_at.update(dict.fromkeys(post.event_ids, time.time()))
         await connection.post(path, post, tokens, outcome)
@@ -192,6 +195,11 @@ class Connection:
         if status not in {200, 202} or b'"rejected":[{' in body:
             outcome.refused.append(f"{status} {body[:300].decode(errors='replace')}")
         outcome.events += len(post.event_ids)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed it."""
+        return self._reader.at_eof()
 
     def close(self) -> None:
         """Closes the connection."""
