@@ -1,13 +1,11 @@
 """The migrated database is what `tables` describes, the types of what is handed over included."""
 
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import create_async_engine
+from tests.migrated import differences
 
 from booking.tables import METADATA, REPORTS
-from revisit_chassis.db import Database, driver_url
+from revisit_chassis.db import Database
 from standalone.cluster import ServiceDatabase
 
 _ATTRIBUTES = """
@@ -20,24 +18,7 @@ WHERE typname = ANY ($1::text[]) AND attnum > 0 ORDER BY typname, attnum
 async def test_migrations_make_the_tables_that_are_described(
     service_database: ServiceDatabase,
 ) -> None:
-    engine = create_async_engine(driver_url(service_database.owner_database_url))
-
-    def differences(connection: sa.Connection) -> list[object]:
-        context = MigrationContext.configure(
-            connection,
-            opts={
-                "include_object": lambda _, name, kind, *__: (
-                    kind != "table" or name in METADATA.tables
-                ),
-                "compare_type": True,
-            },
-        )
-        found = compare_metadata(context, METADATA)
-        return [one for one in found if "comment" not in str(one)]
-
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
-    await engine.dispose()
+    assert await differences(service_database.owner_database_url, METADATA) == []
 
 
 async def test_types_of_reports_have_the_columns_of_their_tables(

@@ -1,12 +1,8 @@
 """The migrated database is what `tables` describes."""
 
-import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy.ext.asyncio import create_async_engine
+from tests.migrated import differences
 
 from revisit_chassis.db import Database
-from revisit_chassis.db import driver_url as asyncpg_url
 from scoring.tables import FACTS, METADATA
 from standalone.cluster import ServiceDatabase
 
@@ -14,25 +10,7 @@ from standalone.cluster import ServiceDatabase
 async def test_migrations_make_the_tables_that_are_described(
     scoring_database: ServiceDatabase,
 ) -> None:
-    engine = create_async_engine(asyncpg_url(scoring_database.owner_database_url))
-
-    def differences(connection: sa.Connection) -> list[object]:
-        context = MigrationContext.configure(
-            connection,
-            opts={
-                "include_object": lambda _, name, kind, *__: (
-                    kind != "table" or name in METADATA.tables
-                ),
-                "compare_type": True,
-            },
-        )
-        found = compare_metadata(context, METADATA)
-        # Comments are for readers of the description.
-        return [one for one in found if "comment" not in str(one)]
-
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
-    await engine.dispose()
+    assert await differences(scoring_database.owner_database_url, METADATA) == []
 
 
 async def test_every_table_is_under_row_level_security(database: Database) -> None:

@@ -1,0 +1,31 @@
+"""What a migrated database has otherwise than its description in `tables`."""
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from revisit_chassis.db import driver_url
+
+
+async def differences(owner_database_url: str, metadata: sa.MetaData) -> list[object]:
+    """Gives the differences; comments are for readers of the description and do not count."""
+    engine = create_async_engine(driver_url(owner_database_url))
+
+    def compare(connection: sa.Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_object": lambda _, name, kind, *__: (
+                    kind != "table" or name in metadata.tables
+                ),
+                "compare_type": True,
+            },
+        )
+        found = compare_metadata(context, metadata)
+        return [one for one in found if "comment" not in str(one)]
+
+    async with engine.connect() as connection:
+        found = await connection.run_sync(compare)
+    await engine.dispose()
+    return found
