@@ -324,9 +324,11 @@ class Relay:
             if known != cluster_id:
                 await accept_cluster(connection, cluster_id)
                 if known is not None:
-                    await self._refill(connection, "another cluster id")
+                    await connection.exec_driver_sql("SELECT mark_outbox_refill()")
                     failpoint("relay.before_refill")
         failpoint("relay.after_refill")
+        if known not in {None, cluster_id}:
+            self._refills("another cluster id")
         if self._cluster_id is not None or known not in {None, cluster_id}:
             # Another lane may have been the one to notice; these offsets are the old log's all the same.
             self.acknowledged.clear()
@@ -348,7 +350,8 @@ class Relay:
     async def _refill_the_same_log(self) -> None:
         async with self._database.connect() as connection:
             await connection.exec_driver_sql("DELETE FROM relay_position")
-            await self._refill(connection, "the log ends before what it acknowledged")
+            await connection.exec_driver_sql("SELECT mark_outbox_refill()")
+        self._refills("the log ends before what it acknowledged")
         self.acknowledged.clear()
 
     def _ends_before(
@@ -371,8 +374,8 @@ class Relay:
         finally:
             await quietly(reader.stop(), reader._client.close)  # noqa: SLF001
 
-    async def _refill(self, connection: AsyncConnection, reason: str) -> None:
-        await connection.exec_driver_sql("SELECT mark_outbox_refill()")
+    def _refills(self, reason: str) -> None:
+        """Told after the commit: whoever sees the metric finds the days marked."""
         self._has_days_to_fill = True
         metrics.REFILLS.labels(self.service).inc()
         log.warning("relay.refills", reason=reason)
