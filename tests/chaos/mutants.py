@@ -15,9 +15,10 @@ from revisit_chassis.failpoint import failpoint
 from revisit_events import consumer, dlq, relay
 
 _BY_CURSOR = """
-SELECT position, topic, key, headers, data FROM outbox
+SELECT position, topic, key, headers::text AS headers, data FROM outbox
 WHERE position > $1 ORDER BY position LIMIT $2
 """
+_TAKE_OFF = "DELETE FROM outbox_unsent WHERE position = ANY($1::bigint[])"
 
 
 def cursor_relay() -> None:
@@ -46,7 +47,7 @@ def delete_before_ack() -> None:
             rows = found.all()
             if rows:
                 positions = [row.position for row in rows]
-                await connection.exec_driver_sql(relay._TAKE_OFF, (positions, None))
+                await connection.exec_driver_sql(_TAKE_OFF, (positions,))
         if rows:
             failpoint("relay.before_send")
             await self._send(producer, rows)

@@ -143,7 +143,7 @@ class Database:
         its transaction is closed and not pooled.
         """
         async with self._autocommit.connect() as connection:
-            driver = await _driver(connection)
+            driver = _driver(connection)
             try:
                 await driver.execute(opening)
                 yield connection
@@ -161,7 +161,13 @@ class Database:
         For questions that are asked many times a second: it saves the round trips around them.
         """
         async with self._autocommit.connect() as connection:
-            yield connection
+            driver = _driver(connection)
+            try:
+                yield connection
+            except BaseException:
+                if driver.is_closed():
+                    await connection.invalidate()
+                raise
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncConnection]:
@@ -178,9 +184,49 @@ class Database:
         await self.engine.dispose()
 
 
-async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
-    raw = await connection.get_raw_connection()
-    driver: asyncpg.Connection[Any] | None = raw.driver_connection
+class Row(asyncpg.Record):
+    """A row whose columns are attributes as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+async def fetch(connection: AsyncConnection, statement: str, *arguments: object) -> list[Row]:
+    """Runs a statement by the driver itself and gives its rows.
+
+    For statements that are written as text and run for every event or every poll: SQLAlchemy's way to
+    the same driver takes 120 us of the client for a small one, this one 25.
+
+    Args:
+        connection: Of one of this module's contexts.
+        statement: SQL with `$1, $2, ...`.
+        arguments: Of the statement; a sequence is an array, a tuple in it a row of a composite type.
+
+    Raises:
+        asyncpg.PostgresError: The driver's own error, which `is_infrastructure_fault` knows.
+    """
+    rows: list[Row] = await _driver(connection).fetch(statement, *arguments, record_class=Row)
+    return rows
+
+
+async def fetch_value(connection: AsyncConnection, statement: str, *arguments: object) -> Any:
+    """Runs a statement as `fetch` does and gives the first column of its first row; None without one.
+
+    Args:
+        connection: Of one of this module's contexts.
+        statement: SQL with `$1, $2, ...`.
+        arguments: Of the statement.
+    """
+    return await _driver(connection).fetchval(statement, *arguments)
+
+
+def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+    pooled = connection.sync_connection
+    assert pooled is not None  # noqa: S101  (opened by one of the contexts above)
+    driver: asyncpg.Connection[Any] | None = pooled.connection.driver_connection
     assert driver is not None  # noqa: S101  (checked out, so there is one)
     return driver
 
@@ -203,7 +249,7 @@ async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) ->
         clinics: All of them; an earlier setting is replaced.
     """
     text = "{" + ",".join(map(str, clinics)) + "}"
-    await connection.exec_driver_sql("SELECT set_config('app.clinics', $1, true)", (text,))
+    await fetch(connection, "SELECT set_config('app.clinics', $1, true)", text)
 
 
 def is_infrastructure_fault(error: BaseException) -> bool:  # noqa: PLR0911  (one return a kind)
@@ -248,6 +294,16 @@ def is_unstorable_value(error: BaseException) -> bool:
         # The driver's own check; a wrong Python type is our fault and no value's.
         return isinstance(cause.__cause__, OverflowError | UnicodeError)
     return isinstance(cause, asyncpg.PostgresError) and cause.sqlstate in UNSTORABLE_STATES
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """Gives PostgreSQL's code of an error, from whichever way the statement went; "" for any other.
+
+    Args:
+        error: What was raised.
+    """
+    cause = _driver_error(error) if isinstance(error, DBAPIError) else error
+    return (isinstance(cause, asyncpg.PostgresError) and cause.sqlstate) or ""
 
 
 def _driver_error(error: DBAPIError) -> BaseException | None:

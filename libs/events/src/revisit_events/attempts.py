@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-from revisit_chassis.db import Database
+from revisit_chassis.db import Database, fetch, fetch_value
 
 CAREFUL_FROM = 3
 """Tries at the same offset from which on messages are handled one by one."""
@@ -54,13 +54,12 @@ async def begin(
         offsets: First offset in each partition.
     """
     async with database.connect() as connection:
-        found = await connection.exec_driver_sql(
+        found = await fetch(
+            connection,
             _BEGIN,
-            (
-                [at.topic for at in offsets],
-                [at.partition for at in offsets],
-                list(offsets.values()),
-            ),
+            [at.topic for at in offsets],
+            [at.partition for at in offsets],
+            list(offsets.values()),
         )
         return frozenset(
             TopicPartition(row.topic, row.partition)
@@ -78,8 +77,8 @@ async def is_deadly(database: Database, at: TopicPartition, offset: int) -> bool
         offset: Of the message.
     """
     async with database.connect() as connection:
-        found = await connection.exec_driver_sql(_BEGIN_ALONE, (at.topic, at.partition, offset))
-        return int(found.scalar_one()) >= DEADLY_FROM
+        tries = await fetch_value(connection, _BEGIN_ALONE, at.topic, at.partition, offset)
+        return int(tries) >= DEADLY_FROM
 
 
 async def end(database: Database, partitions: Sequence[TopicPartition]) -> None:
@@ -90,6 +89,6 @@ async def end(database: Database, partitions: Sequence[TopicPartition]) -> None:
         partitions: In which.
     """
     async with database.connect() as connection:
-        await connection.exec_driver_sql(
-            _END, ([at.topic for at in partitions], [at.partition for at in partitions])
+        await fetch(
+            connection, _END, [at.topic for at in partitions], [at.partition for at in partitions]
         )

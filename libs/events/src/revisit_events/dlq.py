@@ -17,7 +17,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database, set_clinics
+from revisit_chassis.db import Database, set_clinics, sqlstate_of
 from revisit_events.catalog import SERVICES, TOPICS
 from revisit_events.contracts import PatientErased
 from revisit_events.envelope import PLATFORM
@@ -187,7 +187,7 @@ def describe(error: BaseException) -> str:
     detail = getattr(error, "detail", "")
     is_own = type(error).__module__.startswith(_OWN)
     text = f"{type(error).__name__}: {detail or error}" if is_own else type(error).__name__
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    state = sqlstate_of(error)
     text = f"{text} (SQLSTATE {state})" if state else text
     return f"{text[:LONGEST_ERROR]}{_place(error)}"
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database
+from revisit_chassis.db import Database, fetch, fetch_value
 from revisit_chassis.locks import lock_number
 from revisit_events.broker import BrokerWatch
 
@@ -187,10 +187,9 @@ class FeedMarks:
             return True
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._database.alone())
-            taken = await connection.exec_driver_sql(
-                "SELECT pg_try_advisory_lock_shared($1)", (self._lock_number,)
-            )
-            if not taken.scalar_one():
+            if not await fetch_value(
+                connection, "SELECT pg_try_advisory_lock_shared($1)", self._lock_number
+            ):
                 return False
             self.known = await _read(connection)
             self._stack = stack.pop_all()
@@ -211,8 +210,12 @@ class FeedMarks:
             raise ConnectionError("the consumer's lock is not held")
         try:
             if fresh:
-                await self._connection.exec_driver_sql(
-                    _NOTE, (*_columns(fresh), cluster_id, list(map(_moment, fresh.values())))
+                await fetch(
+                    self._connection,
+                    _NOTE,
+                    *_columns(fresh),
+                    cluster_id,
+                    list(map(_moment, fresh.values())),
                 )
             self.known = await _read(self._connection)
         except BaseException:
@@ -248,5 +251,5 @@ async def _read(connection: AsyncConnection) -> dict[Partition, Mark]:
         (row.topic, row.partition): Mark(
             row.cluster_id, NEVER if row.fresh_at is None else row.fresh_at.timestamp()
         )
-        for row in await connection.exec_driver_sql(_READ)
+        for row in await fetch(connection, _READ)
     }

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database
+from revisit_chassis.db import Database, fetch
 from revisit_events.contracts import PatientContactChanged
 from revisit_events.envelope import AnyEvent
 
@@ -58,9 +58,7 @@ class Months:
             if FIRST_MONTH <= month <= LAST_MONTH:
                 # A transaction of its own: making a partition locks the table against others.
                 async with self._database.connect() as connection:
-                    await connection.exec_driver_sql(
-                        "SELECT ensure_inbox_partition($1::date)", (month,)
-                    )
+                    await fetch(connection, "SELECT ensure_inbox_partition($1::date)", month)
             self._known.add(month)
 
 
@@ -87,8 +85,8 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
         )
         for event in events
     ]
-    found = await connection.exec_driver_sql(_CLAIM, (rows,))
-    if found.rowcount == len(events):
+    found = await fetch(connection, _CLAIM, rows)
+    if len(found) == len(events):
         return list(events)
     fresh: set[tuple[UUID, str, str]] = {(row.clinic_id, row.source, row.event_id) for row in found}
     claimed = []

@@ -10,16 +10,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
-from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.db import Database, fetch, is_infrastructure_fault, sqlstate_of
 from revisit_chassis.failpoint import failpoint
 from revisit_events import rejected
 from revisit_events.contracts import EventData
@@ -134,7 +132,7 @@ class Intake:
             reception: The events of one request.
 
         Raises:
-            DBAPIError: The database is away; nothing was answered, the client tries again.
+            Exception: The database is away; nothing was answered, the client tries again.
         """
         try:
             outcome = await self._group.submit(reception)
@@ -149,10 +147,9 @@ class Intake:
         for attempt in itertools.count(1):
             try:
                 return await self._store(receptions)
-            except DBAPIError as fault:
+            except Exception as fault:
                 # Two groups met in another order; the one that was rolled back goes again.
-                state = getattr(fault.orig, "sqlstate", None) or ""
-                if not state.startswith("40") or attempt == _ATTEMPTS:
+                if not sqlstate_of(fault).startswith("40") or attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 
@@ -267,18 +264,20 @@ async def _insert(
 ) -> AbstractSet[_Key]:
     # In one order everywhere, so that two groups with the same events wait and do not deadlock.
     rows = [(*key, claims[key][0]) for key in sorted(claims)]
-    result = await connection.exec_driver_sql(_CLAIM, (rows,))
-    if result.rowcount == len(rows):
+    inserted = await fetch(connection, _CLAIM, rows)
+    if len(inserted) == len(rows):
         return claims.keys()
-    inserted: Sequence[Any] = result.all()
     return {(row[0], row[1], row[2]) for row in inserted}
 
 
 async def _taken(connection: AsyncConnection, keys: Sequence[_Key]) -> dict[_Key, bytes]:
-    result = await connection.exec_driver_sql(
-        _TAKEN, ([key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys])
+    taken = await fetch(
+        connection,
+        _TAKEN,
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+        [key[2] for key in keys],
     )
-    taken: Sequence[Any] = result.all()
     return {(row[0], row[1], row[2]): row[3] for row in taken}
 
 

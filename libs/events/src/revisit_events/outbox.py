@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import fetch
 from revisit_events.catalog import schema_path
 from revisit_events.envelope import AnyEvent, sequence_text
 from revisit_events.kafka import CONTENT_TYPE, is_tombstone
@@ -65,7 +66,7 @@ async def enqueue(connection: AsyncConnection, messages: Sequence[Message]) -> N
     """
     if not messages:
         return
-    await connection.exec_driver_sql(_PUBLISH, (messages,))
+    await fetch(connection, _PUBLISH, messages)
 
 
 def message_of(event: AnyEvent) -> Message:

@@ -11,8 +11,8 @@ order of the old one. What the broker will never take is put aside (`unsendable`
 """
 
 import asyncio
-import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +20,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.structs import RecordMetadata
+from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.db import Database, fetch, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
 from revisit_chassis.locks import lead
 from revisit_events import metrics
@@ -50,7 +51,7 @@ UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # The days that a lost log has still to get hold back whatever is newer (an empty table otherwise).
 # A position without its row has no topic: it is put aside, or a queue full of such would stand still.
 _READ = """
-SELECT clinic_id, recorded_on, position, topic, key, headers, data
+SELECT clinic_id, recorded_on, position, topic, key, headers::text AS headers, data
 FROM (
   SELECT clinic_id, recorded_on, position FROM outbox_unsent
   WHERE ($1 = 1 OR slot % $1 = $2)
@@ -60,23 +61,24 @@ FROM (
 LEFT JOIN outbox USING (clinic_id, recorded_on, position)
 ORDER BY position
 """
-# Under a lock on the log's identity: what another lane has queued for a new log since this batch was
-# sent to the old one must stay.
-_TAKE_OFF = """
-WITH log AS (SELECT cluster_id FROM broker_state FOR SHARE)
-DELETE FROM outbox_unsent
-WHERE position = ANY($1::bigint[])
-  AND ($2::text IS NULL OR NOT EXISTS (SELECT 1 FROM log WHERE cluster_id <> $2))
-"""
-_NOTE = """
-WITH acknowledged AS (
-  SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
+# Takes a batch off the queue and notes its offsets. Under a lock on the log's identity: what another lane
+# has queued for a new log since this batch was sent to the old one must stay.
+_DONE = """
+WITH log AS (
+  SELECT cluster_id FROM broker_state FOR SHARE
+), taken AS (
+  DELETE FROM outbox_unsent
+  WHERE position = ANY($1::bigint[])
+    AND ($2::text IS NULL OR NOT EXISTS (SELECT 1 FROM log WHERE cluster_id <> $2))
+), acknowledged AS (
+  SELECT * FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[])
     AS given (topic, partition, first_offset, last_offset)
+  WHERE $2::text IS NULL OR NOT EXISTS (SELECT 1 FROM log WHERE cluster_id <> $2)
 ), noted AS (
-  SELECT topic, partition, kafka_offset FROM relay_position WHERE lane = $5
+  SELECT topic, partition, kafka_offset FROM relay_position WHERE lane = $7
 ), kept AS (
   INSERT INTO relay_position AS p (topic, partition, lane, kafka_offset)
-  SELECT topic, partition, $5, last_offset FROM acknowledged ORDER BY 1, 2
+  SELECT topic, partition, $7, last_offset FROM acknowledged ORDER BY 1, 2
   ON CONFLICT (topic, partition, lane) DO UPDATE
     SET kafka_offset = greatest(p.kafka_offset, excluded.kafka_offset)
 )
@@ -238,8 +240,8 @@ class Relay:
             LogCutShort: The broker has forgotten what it had acknowledged.
         """
         cluster_id = self._cluster_id
-        async with self._database.connect() as connection:
-            rows = (await connection.exec_driver_sql(_READ, (self._lanes, self._lane, BATCH))).all()
+        async with self._database.single() as connection:
+            rows = await fetch(connection, _READ, self._lanes, self._lane, BATCH)
         if not rows:
             return 0
         failpoint("relay.before_send")
@@ -256,26 +258,24 @@ class Relay:
         # Remembered before the queue shrinks, so that "nothing unsent" never runs ahead of it.
         for at, offset in last.items():
             self.acknowledged[at] = max(self.acknowledged.get(at, -1), offset)
-        async with self._database.connect() as connection:
-            if aside:
-                await self._put_aside(connection, aside)
-            positions = [row.position for row in rows if row.position not in aside]
-            await connection.exec_driver_sql(_TAKE_OFF, (positions, cluster_id))
-            repeated = await connection.exec_driver_sql(
-                _NOTE,
-                (
-                    [topic for topic, _ in last],
-                    [partition for _, partition in last],
-                    list(first.values()),
-                    list(last.values()),
-                    self._lane,
-                ),
+        if aside:
+            await self._put_aside(aside)
+        async with self._database.single() as connection:
+            ((repeated,),) = await fetch(
+                connection,
+                _DONE,
+                [row.position for row in rows if row.position not in aside],
+                cluster_id,
+                [topic for topic, _ in last],
+                [partition for _, partition in last],
+                list(first.values()),
+                list(last.values()),
+                self._lane,
             )
-            is_cut_short = repeated.scalar_one() > 0
         failpoint("relay.after_delete")
-        for found in acknowledgements:
-            metrics.RELAYED.labels(self.service, found.topic).inc()
-        if is_cut_short:
+        for topic, number in Counter(found.topic for found in acknowledgements).items():
+            metrics.RELAYED.labels(self.service, topic).inc(number)
+        if repeated:
             raise LogCutShort
         return len(rows)
 
@@ -303,8 +303,9 @@ class Relay:
                 raise answer
         return found
 
-    async def _put_aside(self, connection: AsyncConnection, aside: dict[int, str]) -> None:
-        await put_aside(connection, aside)
+    async def _put_aside(self, aside: dict[int, str]) -> None:
+        async with self._database.connect() as connection:
+            await put_aside(connection, aside)
         metrics.UNSENDABLE.labels(self.service).inc(len(aside))
         for position, reason in aside.items():
             log.error("relay.unsendable", position=position, reason=reason)
@@ -396,7 +397,7 @@ class Relay:
 
 
 async def _hand_over(producer: AIOKafkaProducer, row: Any) -> "asyncio.Future[RecordMetadata]":
-    headers = row.headers if isinstance(row.headers, dict) else json.loads(row.headers)
+    headers: dict[str, str] = from_json(row.headers)
     accepted: asyncio.Future[RecordMetadata] = await producer.send(
         row.topic,
         row.data,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database, is_infrastructure_fault
+from revisit_chassis.db import Database, fetch, is_infrastructure_fault
 from revisit_chassis.health import Check, database_check, serve_health
 from revisit_chassis.retention import purge
 from revisit_chassis.schedule import Activity, DueWork, run_schedule, schedule_check
@@ -143,15 +143,15 @@ class Worker:
     async def keep_up(self) -> None:
         """Makes the outbox's partitions ahead, drops what need not be kept, measures the queue."""
         async with self.worker_database.connect() as connection:
-            await connection.exec_driver_sql(
-                "SELECT ensure_outbox_partitions($1::int)", (PARTITION_DAYS_AHEAD,)
+            await fetch(
+                connection, "SELECT ensure_outbox_partitions($1::int)", PARTITION_DAYS_AHEAD
             )
         now = asyncio.get_running_loop().time()
         if now - self._dropped_at >= RETENTION_SECONDS:
             await self.drop_old()
             self._dropped_at = now
         async with self.worker_database.connect() as connection:
-            row = (await connection.exec_driver_sql(_MEASURE, (MOST_COUNTED,))).one()
+            (row,) = await fetch(connection, _MEASURE, MOST_COUNTED)
         metrics.OUTBOX_UNSENT.labels(self.service).set(row.waiting)
         age = 0.0 if row.oldest is None else (datetime.now(UTC) - row.oldest).total_seconds()
         metrics.OUTBOX_OLDEST_SECONDS.labels(self.service).set(age)
@@ -165,16 +165,14 @@ class Worker:
         )
         first_day = first_kept_day(datetime.now(UTC), keep_days)
         async with self.worker_database.connect() as connection:
-            await connection.exec_driver_sql(
-                "SELECT drop_outbox_partitions($1::int)", (self.outbox_retention_days,)
+            await fetch(
+                connection, "SELECT drop_outbox_partitions($1::int)", self.outbox_retention_days
             )
         if first_day is not None:
             async with self.worker_database.connect() as connection:
-                await connection.exec_driver_sql(
-                    "SELECT drop_inbox_partitions($1::date)", (first_day,)
-                )
+                await fetch(connection, "SELECT drop_inbox_partitions($1::date)", first_day)
         async with self.worker_database.connect() as connection:
-            await connection.exec_driver_sql(dlq.DROP_CLOSED, (dlq.CLOSED_RETENTION_DAYS,))
+            await fetch(connection, dlq.DROP_CLOSED, dlq.CLOSED_RETENTION_DAYS)
             await purge(connection)
 
 

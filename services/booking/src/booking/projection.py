@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.appointment import Status, no_show_due_at
+from revisit_chassis.db import fetch
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -224,7 +225,7 @@ async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[R
         statement: SQL of `upsert_statement`.
         rows: At least one, in the order of the type's columns.
     """
-    await connection.exec_driver_sql(statement, (rows,))
+    await fetch(connection, statement, rows)
 
 
 async def run(connection: AsyncConnection, statement: str, rows: Iterable[Row]) -> None:
@@ -235,7 +236,7 @@ async def run(connection: AsyncConnection, statement: str, rows: Iterable[Row]) 
         statement: SQL with one array parameter a column.
         rows: At least one.
     """
-    await connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
+    await fetch(connection, statement, *map(list, zip(*rows, strict=True)))
 
 
 async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Row]) -> None:
@@ -265,7 +266,7 @@ async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -
     for rows in (patients, practitioners, services):
         columns += [[row[0] for row in rows], [row[1] for row in rows]]
     if any(columns):
-        await connection.exec_driver_sql(STUBS, tuple(columns))
+        await fetch(connection, STUBS, *columns)
 
 
 async def _erase(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import fetch
 from revisit_events import contracts as c
 from revisit_events.consumer import Handler
 from revisit_events.contracts import EventData
@@ -24,14 +25,13 @@ async def on_clinic_registered(
     connection: AsyncConnection, events: Sequence[Event[c.ClinicRegistered]], _: datetime
 ) -> None:
     """Keeps zone and currency."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.CLINIC,
-        (
-            [e.clinic_id for e in events],
-            [e.data.time_zone for e in events],
-            [e.data.currency for e in events],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.data.time_zone for e in events],
+        [e.data.currency for e in events],
+        [e.precedence for e in events],
     )
 
 
@@ -39,18 +39,17 @@ async def on_patient_described(
     connection: AsyncConnection, events: Sequence[Event[c.PatientRegistered]], _: datetime
 ) -> None:
     """Keeps what the segments need."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.PATIENT,
-        (
-            [e.clinic_id for e in events],
-            [e.data.patient_id for e in events],
-            [e.data.birth_year for e in events],
-            [e.data.family_id for e in events],
-            [e.data.payer for e in events],
-            [e.data.employer_id for e in events],
-            [bool(e.data.chronic) for e in events],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.data.patient_id for e in events],
+        [e.data.birth_year for e in events],
+        [e.data.family_id for e in events],
+        [e.data.payer for e in events],
+        [e.data.employer_id for e in events],
+        [bool(e.data.chronic) for e in events],
+        [e.precedence for e in events],
     )
 
 
@@ -59,8 +58,8 @@ async def on_patient_erased(
 ) -> None:
     """Forgets who it was; the visits stay as anonymous facts, the score goes at once."""
     pairs = ([e.clinic_id for e in events], [e.data.patient_id for e in events])
-    await connection.exec_driver_sql(facts.ERASE, (*pairs, [e.time for e in events]))
-    await connection.exec_driver_sql(facts.FORGET_SCORE, pairs)
+    await fetch(connection, facts.ERASE, *pairs, [e.time for e in events])
+    await fetch(connection, facts.FORGET_SCORE, *pairs)
 
 
 async def on_visit_completed(
@@ -90,7 +89,7 @@ async def on_visit_completed(
         for event in events
     ]
     # One array of rows: the driver encodes it in half the time of fourteen arrays.
-    await connection.exec_driver_sql(facts.VISIT, (rows,))
+    await fetch(connection, facts.VISIT, rows)
 
 
 async def on_appointment_scheduled(
@@ -98,17 +97,16 @@ async def on_appointment_scheduled(
 ) -> None:
     """Keeps when the appointment is; it is booked (again) unless a later event says otherwise."""
     data = [e.data for e in events]
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.SCHEDULE,
-        (
-            [e.clinic_id for e in events],
-            [d.appointment_id for d in data],
-            [d.patient_id for d in data],
-            [d.practitioner_id for d in data],
-            [d.service_code for d in data],
-            [d.starts_at for d in data],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [d.appointment_id for d in data],
+        [d.patient_id for d in data],
+        [d.practitioner_id for d in data],
+        [d.service_code for d in data],
+        [d.starts_at for d in data],
+        [e.precedence for e in events],
     )
     await _statuses(connection, events, "booked")
 
@@ -123,16 +121,15 @@ def _status_handler(status: str) -> Handler[Any]:
 
 
 async def _statuses(connection: AsyncConnection, events: Sequence[Event[Any]], status: str) -> None:
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.STATUS,
-        (
-            [e.clinic_id for e in events],
-            [e.data.appointment_id for e in events],
-            [e.data.patient_id for e in events],
-            [status] * len(events),
-            [e.time for e in events],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.data.appointment_id for e in events],
+        [e.data.patient_id for e in events],
+        [status] * len(events),
+        [e.time for e in events],
+        [e.precedence for e in events],
     )
 
 
@@ -140,19 +137,18 @@ async def on_survey_answered(
     connection: AsyncConnection, events: Sequence[Event[c.SurveyAnswered]], _: datetime
 ) -> None:
     """Keeps the answer."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.ANSWER,
-        (
-            [e.clinic_id for e in events],
-            [e.data.answer_id for e in events],
-            [e.data.patient_id for e in events],
-            [e.data.visit_id for e in events],
-            [e.data.practitioner_id for e in events],
-            [e.data.kind for e in events],
-            [_on_usual_scale(e.data) for e in events],
-            [e.time for e in events],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.data.answer_id for e in events],
+        [e.data.patient_id for e in events],
+        [e.data.visit_id for e in events],
+        [e.data.practitioner_id for e in events],
+        [e.data.kind for e in events],
+        [_on_usual_scale(e.data) for e in events],
+        [e.time for e in events],
+        [e.precedence for e in events],
     )
 
 
@@ -169,18 +165,17 @@ async def on_consent_changed(
     connection: AsyncConnection, events: Sequence[Event[c.ConsentChanged]], _: datetime
 ) -> None:
     """Keeps the newest state of each purpose and channel."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         facts.INTERACTION,
-        (
-            [e.clinic_id for e in events],
-            [e.topic for e in events],
-            [f"{e.subject}:{e.data.purpose}:{e.data.channel}" for e in events],
-            [e.data.patient_id for e in events],
-            [e.data.state for e in events],
-            [None] * len(events),
-            [e.time for e in events],
-            [e.precedence for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.topic for e in events],
+        [f"{e.subject}:{e.data.purpose}:{e.data.channel}" for e in events],
+        [e.data.patient_id for e in events],
+        [e.data.state for e in events],
+        [None] * len(events),
+        [e.time for e in events],
+        [e.precedence for e in events],
     )
 
 
@@ -188,18 +183,17 @@ def _interaction_handler(code_field: str | None, about_field: str | None = None)
     async def on_interaction(
         connection: AsyncConnection, events: Sequence[AnyEvent], _: datetime
     ) -> None:
-        await connection.exec_driver_sql(
+        await fetch(
+            connection,
             facts.INTERACTION,
-            (
-                [e.clinic_id for e in events],
-                [e.topic for e in events],
-                [e.subject for e in events],
-                [_patient_of(e) for e in events],
-                [_text(getattr(e.data, code_field)) if code_field else None for e in events],
-                [getattr(e.data, about_field) if about_field else None for e in events],
-                [e.time for e in events],
-                [e.precedence for e in events],
-            ),
+            [e.clinic_id for e in events],
+            [e.topic for e in events],
+            [e.subject for e in events],
+            [_patient_of(e) for e in events],
+            [_text(getattr(e.data, code_field)) if code_field else None for e in events],
+            [getattr(e.data, about_field) if about_field else None for e in events],
+            [e.time for e in events],
+            [e.precedence for e in events],
         )
 
     return on_interaction

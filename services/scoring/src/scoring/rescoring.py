@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database, is_infrastructure_fault, set_clinics
+from revisit_chassis.db import Database, fetch, fetch_value, is_infrastructure_fault, set_clinics
 from revisit_chassis.failpoint import failpoint
 from revisit_events.contracts import EventData, PatientChurnRiskChanged, PatientSegmentChanged
 from revisit_events.envelope import AnyEvent, new_event
@@ -194,11 +194,11 @@ class Rescore:
     async def next_due_at(self) -> datetime | None:
         """Gives when the next patient is due; a change is due at once."""
         async with self._database.single() as connection:
-            found = await connection.exec_driver_sql(
+            moment: datetime | None = await fetch_value(
+                connection,
                 "SELECT CASE WHEN EXISTS (SELECT FROM rescore) THEN '2000-01-01Z'::timestamptz "
-                "ELSE (SELECT min(review_at) FROM score) END"
+                "ELSE (SELECT min(review_at) FROM score) END",
             )
-            moment: datetime | None = found.scalar()
         return moment
 
     async def _score(
@@ -248,24 +248,22 @@ class Rescore:
                 error=type(error).__name__,
             )
             await set_clinics(connection, [clinic_id])
-            await connection.exec_driver_sql(
-                _LATER, (clinic_id, patient_id, clock.now() + TRIED_AGAIN_AFTER)
-            )
+            await fetch(connection, _LATER, clinic_id, patient_id, clock.now() + TRIED_AGAIN_AFTER)
 
     @staticmethod
     async def _take_changed(connection: AsyncConnection, clock: Clock) -> list[Due]:
-        rows = (await connection.exec_driver_sql(_TAKE_CHANGED, (MARKS,))).all()
+        rows = await fetch(connection, _TAKE_CHANGED, MARKS)
         if not rows:
             return []
         # Marks are taken off before facts are read: a mark that comes meanwhile stays.
-        await connection.exec_driver_sql(_FORGET_CHANGED, ([row.position for row in rows],))
+        await fetch(connection, _FORGET_CHANGED, [row.position for row in rows])
         now = clock.now()
         return [(*pair, now) for pair in sorted({(row.clinic_id, row.patient_id) for row in rows})]
 
     @staticmethod
     async def _take_aged(connection: AsyncConnection, clock: Clock) -> list[Due]:
         """Takes patients, each to be judged as of the day on which it was due."""
-        rows = await connection.exec_driver_sql(_TAKE_AGED, (BATCH, clock.now()))
+        rows = await fetch(connection, _TAKE_AGED, BATCH, clock.now())
         return [(row.clinic_id, row.patient_id, clock.at(row.due_at)) for row in rows]
 
 
@@ -276,9 +274,11 @@ async def _rescore(connection: AsyncConnection, due: Sequence[Due]) -> None:
     await set_clinics(connection, {clinic_id for clinic_id, _, _ in due})
     judged, gone = await _judge(connection, due)
     if gone:
-        await connection.exec_driver_sql(
+        await fetch(
+            connection,
             FORGET_SCORE,
-            ([clinic_id for clinic_id, _ in gone], [patient_id for _, patient_id in gone]),
+            [clinic_id for clinic_id, _ in gone],
+            [patient_id for _, patient_id in gone],
         )
     await _write(connection, judged)
     await publish(connection, [event for one in judged for event in _changes(one)])
@@ -288,8 +288,8 @@ async def _judge(
     connection: AsyncConnection, due: Sequence[Due]
 ) -> tuple[list[Judged], list[tuple[uuid.UUID, uuid.UUID]]]:
     """Gives those who can be judged, and those who have no visit or were erased."""
-    rows = await connection.exec_driver_sql(
-        _FACTS, ([d[0] for d in due], [d[1] for d in due], [d[2] for d in due], WINDOW)
+    rows = await fetch(
+        connection, _FACTS, [d[0] for d in due], [d[1] for d in due], [d[2] for d in due], WINDOW
     )
     judged, gone = [], []
     for row in rows:
@@ -321,30 +321,29 @@ async def _write(connection: AsyncConnection, judged: Sequence[Judged]) -> None:
     if not judged:
         return
     found = [one.assessment for one in judged]
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         _WRITE,
-        (
-            [one.clinic_id for one in judged],
-            [one.patient_id for one in judged],
-            [one.facts.visits for one in judged],
-            [one.facts.first_visit_at for one in judged],
-            [one.facts.last_visit_at for one in judged],
-            [one.charged_minor for one in judged],
-            [one.currency for one in judged],
-            [verdict.life_situation.value for verdict in found],
-            [verdict.treatment_state.value for verdict in found],
-            [verdict.rfm.recency for verdict in found],
-            [verdict.rfm.frequency for verdict in found],
-            [verdict.rfm.monetary for verdict in found],
-            [verdict.churn.probability for verdict in found],
-            [one.told_probability for one in judged],
-            [verdict.churn.band.value for verdict in found],
-            [" ".join(verdict.churn.reasons) for verdict in found],
-            [verdict.churn.horizon_days for verdict in found],
-            [one.at for one in judged],
-            [verdict.review_at for verdict in found],
-            MODEL_VERSION,
-        ),
+        [one.clinic_id for one in judged],
+        [one.patient_id for one in judged],
+        [one.facts.visits for one in judged],
+        [one.facts.first_visit_at for one in judged],
+        [one.facts.last_visit_at for one in judged],
+        [one.charged_minor for one in judged],
+        [one.currency for one in judged],
+        [verdict.life_situation.value for verdict in found],
+        [verdict.treatment_state.value for verdict in found],
+        [verdict.rfm.recency for verdict in found],
+        [verdict.rfm.frequency for verdict in found],
+        [verdict.rfm.monetary for verdict in found],
+        [verdict.churn.probability for verdict in found],
+        [one.told_probability for one in judged],
+        [verdict.churn.band.value for verdict in found],
+        [" ".join(verdict.churn.reasons) for verdict in found],
+        [verdict.churn.horizon_days for verdict in found],
+        [one.at for one in judged],
+        [verdict.review_at for verdict in found],
+        MODEL_VERSION,
     )
 
 

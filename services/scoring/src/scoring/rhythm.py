@@ -7,7 +7,7 @@ depends on what did change is scored again.
 from datetime import datetime
 
 from revisit_chassis.clock import Clock
-from revisit_chassis.db import Database, set_clinics
+from revisit_chassis.db import Database, fetch, fetch_value, set_clinics
 from revisit_chassis.failpoint import failpoint
 from scoring.domain.facts import WINDOW
 
@@ -92,16 +92,18 @@ class RefreshRhythms:
         """Does one clinic; gives 1, or 0 when none was due."""
         now = clock.now()
         async with self._database.connect() as connection:
-            clinic_id = (await connection.exec_driver_sql(_DUE, (now,))).scalar()
+            clinic_id = await fetch_value(connection, _DUE, now)
             if clinic_id is None:
                 return 0
             await set_clinics(connection, [clinic_id])
-            await connection.exec_driver_sql(_RHYTHMS, (clinic_id, FEWEST))
-            await connection.exec_driver_sql(_CHEQUE, (clinic_id, FEWEST, now, WINDOW))
-            await connection.exec_driver_sql(
+            await fetch(connection, _RHYTHMS, clinic_id, FEWEST)
+            await fetch(connection, _CHEQUE, clinic_id, FEWEST, now, WINDOW)
+            await fetch(
+                connection,
                 "UPDATE rhythm_due SET due_at = $2::timestamptz + interval '7 days' "
                 "WHERE clinic_id = $1",
-                (clinic_id, now),
+                clinic_id,
+                now,
             )
             failpoint("rhythm.before_commit")
         return 1
@@ -109,6 +111,7 @@ class RefreshRhythms:
     async def next_due_at(self) -> datetime | None:
         """Gives when the next clinic is due."""
         async with self._database.single() as connection:
-            found = await connection.exec_driver_sql("SELECT min(due_at) FROM rhythm_due")
-            moment: datetime | None = found.scalar()
+            moment: datetime | None = await fetch_value(
+                connection, "SELECT min(due_at) FROM rhythm_due"
+            )
         return moment

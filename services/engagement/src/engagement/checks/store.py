@@ -15,6 +15,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import fetch
+
 
 @dataclass(frozen=True, slots=True)
 class DueCheck:
@@ -25,16 +27,15 @@ class DueCheck:
     check_at: datetime
 
 
-_ASK = sa.text("""
+_ASK = """
     INSERT INTO two_z AS t (clinic_id, patient_id, check_at)
     SELECT clinic_id, patient_id, min(check_at)
-    FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]), CAST(:times AS timestamptz[]))
-        AS u (clinic_id, patient_id, check_at)
+    FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS u (clinic_id, patient_id, check_at)
     GROUP BY clinic_id, patient_id
     ORDER BY clinic_id, patient_id
     ON CONFLICT (clinic_id, patient_id)
     DO UPDATE SET check_at = least(t.check_at, excluded.check_at)
-""")
+"""
 
 
 async def ask_for_checks(
@@ -42,7 +43,7 @@ async def ask_for_checks(
 ) -> None:
     """Brings the next check of patients forward to the given times, and locks their rows."""
     if checks:
-        await connection.execute(_ASK, _arrays(checks))
+        await fetch(connection, _ASK, *map(list, zip(*checks, strict=True)))
 
 
 async def ask_for_clinics(

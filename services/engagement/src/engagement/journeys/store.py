@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engagement.journeys.domain import Recipient
 from engagement.messages.domain import Planned
 from engagement.projections.store import Key
+from revisit_chassis.db import fetch
 
 PLAN_BATCH = 1000
 
@@ -63,9 +64,7 @@ async def appointments(connection: AsyncConnection, keys: Sequence[Key]) -> list
 
 
 async def _subjects(connection: AsyncConnection, sql: str, keys: Sequence[Key]) -> list[Subject]:
-    rows = await connection.exec_driver_sql(
-        sql, ([key.clinic_id for key in keys], [key.id for key in keys])
-    )
+    rows = await fetch(connection, sql, [key.clinic_id for key in keys], [key.id for key in keys])
     return [
         Subject(
             Recipient(
@@ -90,16 +89,19 @@ async def lock_unknown_clinics(connection: AsyncConnection, clinic_ids: Collecti
     Without it a visit and its clinic's registration, committed side by side by two consumers, would
     each miss the other, and nobody would ever plan the visit's message.
     """
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         "SELECT pg_advisory_xact_lock_shared(k) FROM unnest($1::bigint[]) AS k",
-        (_lock_keys(clinic_ids),),
+        _lock_keys(clinic_ids),
     )
 
 
 async def lock_clinics(connection: AsyncConnection, clinic_ids: Collection[UUID]) -> None:
     """Before a registration is written: waits for those that hold the clinic to be unknown."""
-    await connection.exec_driver_sql(
-        "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k", (_lock_keys(clinic_ids),)
+    await fetch(
+        connection,
+        "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k",
+        _lock_keys(clinic_ids),
     )
 
 
@@ -118,10 +120,13 @@ async def subjects_of_clinic(
         clinic_id: The clinic.
         after: The last id seen.
     """
-    rows = await connection.exec_driver_sql(
+    rows = await fetch(
+        connection,
         f"SELECT {kind}_id FROM {kind} WHERE clinic_id = $1 "  # noqa: S608  # one of two words of ours
         f"AND ($2::uuid IS NULL OR {kind}_id > $2) ORDER BY {kind}_id LIMIT $3",
-        (clinic_id, after, PLAN_BATCH),
+        clinic_id,
+        after,
+        PLAN_BATCH,
     )
     return [Key(clinic_id, row[0]) for row in rows]
 
@@ -130,14 +135,16 @@ async def subjects_of_patients(
     connection: AsyncConnection, patients: Sequence[Key]
 ) -> dict[str, list[Key]]:
     """What messages of patients that were never claimed are about, by journey."""
-    rows = await connection.exec_driver_sql(
+    rows = await fetch(
+        connection,
         """
         SELECT DISTINCT m.clinic_id, m.journey, m.subject_id
         FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
         JOIN message m ON m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id
         WHERE m.state = 'scheduled' AND m.attempt = 0
         """,
-        ([key.clinic_id for key in patients], [key.id for key in patients]),
+        [key.clinic_id for key in patients],
+        [key.id for key in patients],
     )
     found: dict[str, list[Key]] = {}
     for row in rows:
@@ -156,18 +163,17 @@ async def withdraw(
     Only those that were never claimed: they were never due. What is in hand or has waited stays,
     and the gate drops it with its reason.
     """
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         DELETE FROM message m USING unnest($2::uuid[], $3::uuid[]) AS k (clinic_id, subject_id)
         WHERE m.clinic_id = k.clinic_id AND m.subject_id = k.subject_id AND m.journey = $1
             AND m.attempt = 0 AND m.message_id <> ALL ($4::uuid[])
         """,
-        (
-            journey,
-            [key.clinic_id for key in subjects],
-            [key.id for key in subjects],
-            list(planned),
-        ),
+        journey,
+        [key.clinic_id for key in subjects],
+        [key.id for key in subjects],
+        list(planned),
     )
 
 
@@ -182,7 +188,8 @@ async def save_plans(
         erased_decision: The decision, as JSON, for messages of patients already erased.
     """
     plans = sorted(plans, key=lambda plan: (plan.clinic_id, plan.message_id))
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
             occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
@@ -198,20 +205,18 @@ async def save_plans(
         WHERE m.state = 'scheduled' AND m.attempt = 0
             AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
         """,
-        (
-            [plan.clinic_id for plan in plans],
-            [plan.message_id for plan in plans],
-            [plan.patient_id for plan in plans],
-            [plan.journey for plan in plans],
-            [plan.step for plan in plans],
-            [plan.subject_id for plan in plans],
-            [plan.occurrence for plan in plans],
-            [plan.legal_class.value for plan in plans],
-            [plan.due_at for plan in plans],
-            [plan.expires_at for plan in plans],
-            [plan.erased_at for plan in plans],
-            erased_decision,
-        ),
+        [plan.clinic_id for plan in plans],
+        [plan.message_id for plan in plans],
+        [plan.patient_id for plan in plans],
+        [plan.journey for plan in plans],
+        [plan.step for plan in plans],
+        [plan.subject_id for plan in plans],
+        [plan.occurrence for plan in plans],
+        [plan.legal_class.value for plan in plans],
+        [plan.due_at for plan in plans],
+        [plan.expires_at for plan in plans],
+        [plan.erased_at for plan in plans],
+        erased_decision,
     )
 
 
@@ -229,19 +234,18 @@ async def save_enrolments(
 ) -> set[UUID]:
     """Enrols those who are not yet; returns the ids of the new ones."""
     rows = sorted(set(rows))
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         """
         INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
         SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
         ON CONFLICT DO NOTHING RETURNING enrolment_id
         """,
-        (
-            [row.clinic_id for row in rows],
-            [row.enrolment_id for row in rows],
-            [row.patient_id for row in rows],
-            [row.subject_id for row in rows],
-            journey,
-            version,
-        ),
+        [row.clinic_id for row in rows],
+        [row.enrolment_id for row in rows],
+        [row.patient_id for row in rows],
+        [row.subject_id for row in rows],
+        journey,
+        version,
     )
-    return set(result.scalars())
+    return {row.enrolment_id for row in result}

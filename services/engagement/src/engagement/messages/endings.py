@@ -11,6 +11,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_chassis.db import fetch
+
 
 class Ending(NamedTuple):
     """Why nothing more leaves for a patient.
@@ -34,7 +36,8 @@ async def end_messages(connection: AsyncConnection, endings: Collection[Ending])
     was withheld.
     """
     rows = sorted(endings)
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         UPDATE message m SET
             state = CASE WHEN m.waiting_for = 'answer' THEN 'uncertain' ELSE 'dropped' END,
@@ -44,13 +47,11 @@ async def end_messages(connection: AsyncConnection, endings: Collection[Ending])
             AS e (clinic_id, patient_id, reason, decision, at)
         WHERE m.clinic_id = e.clinic_id AND m.patient_id = e.patient_id AND m.state = 'scheduled'
         """,
-        (
-            [row.clinic_id for row in rows],
-            [row.patient_id for row in rows],
-            [row.reason for row in rows],
-            [row.decision for row in rows],
-            [row.at for row in rows],
-        ),
+        [row.clinic_id for row in rows],
+        [row.patient_id for row in rows],
+        [row.reason for row in rows],
+        [row.decision for row in rows],
+        [row.at for row in rows],
     )
 
 
@@ -59,11 +60,13 @@ async def forget_texts(connection: AsyncConnection, patients: Sequence[tuple[UUI
 
     Its call is under way or lost by now; either way the gate lets no second one follow.
     """
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         UPDATE message m SET draft = NULL
         FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
         WHERE m.clinic_id = k.clinic_id AND m.patient_id = k.patient_id AND m.draft IS NOT NULL
         """,
-        ([patient[0] for patient in patients], [patient[1] for patient in patients]),
+        [patient[0] for patient in patients],
+        [patient[1] for patient in patients],
     )

@@ -5,10 +5,12 @@ Real time (`real_now`) rules leases and retries, business time (`now`) what is d
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from revisit_chassis.db import fetch, fetch_value
 
 
 class Claim(NamedTuple):
@@ -67,7 +69,7 @@ async def claim(
         lease_until: Real time until which the claim holds.
         limit: Most messages of each kind of work.
     """
-    rows = await connection.exec_driver_sql(_CLAIM, (now, real_now, lease_until, limit))
+    rows = await fetch(connection, _CLAIM, now, real_now, lease_until, limit)
     return sorted(Claim(*list(row)) for row in rows)
 
 
@@ -77,7 +79,8 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
     One that waits for a provider's recovery within 10 seconds counts as due; one that waits for
     longer, for the feed or for the end of a pause counts only at its expiry.
     """
-    result = await connection.exec_driver_sql(
+    moment: datetime | None = await fetch_value(
+        connection,
         """
         SELECT least(
             (SELECT min(due_at) FROM message
@@ -88,9 +91,8 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
             (SELECT min(expires_at) FROM message WHERE retry_at IS NOT NULL AND lease_until IS NULL)
         )
         """,
-        (real_now,),
+        real_now,
     )
-    moment: datetime | None = result.scalar_one()
     return moment
 
 
@@ -167,26 +169,27 @@ async def lock_patients(connection: AsyncConnection, claims: Sequence[Claim]) ->
     A consent given or taken back waits, or is seen: it takes the same lock.
     """
     patients = sorted({(one.clinic_id, one.patient_id) for one in claims})
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         SELECT 1 FROM patient p
         JOIN unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
             ON p.clinic_id = k.clinic_id AND p.patient_id = k.patient_id
         ORDER BY p.clinic_id, p.patient_id FOR NO KEY UPDATE OF p
         """,
-        ([one[0] for one in patients], [one[1] for one in patients]),
+        [one[0] for one in patients],
+        [one[1] for one in patients],
     )
 
 
 async def subjects(connection: AsyncConnection, claims: Sequence[Claim]) -> list[DueMessage]:
     """The claimed messages that still are the claimer's, in order of their due times."""
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _SUBJECTS,
-        (
-            [one.clinic_id for one in claims],
-            [one.message_id for one in claims],
-            [one.attempt for one in claims],
-        ),
+        [one.clinic_id for one in claims],
+        [one.message_id for one in claims],
+        [one.attempt for one in claims],
     )
     rows = [DueMessage(*list(row)) for row in result]
     return sorted(rows, key=lambda row: (row.due_at, row.message_id))
@@ -225,16 +228,14 @@ JOIN message m ON m.clinic_id = k.clinic_id AND m.message_id = k.message_id
 
 async def standing(connection: AsyncConnection, claims: Sequence[Claim]) -> list[Standing]:
     """The messages in `sending` that still are the claimer's, with what may forbid them now."""
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _STANDING,
-        (
-            [one.clinic_id for one in claims],
-            [one.message_id for one in claims],
-            [one.attempt for one in claims],
-        ),
+        [one.clinic_id for one in claims],
+        [one.message_id for one in claims],
+        [one.attempt for one in claims],
     )
-    found: Sequence[Any] = result.all()
-    return [Standing(*list(row)) for row in found]
+    return [Standing(*row) for row in result]
 
 
 class ConsentRow(NamedTuple):
@@ -251,13 +252,15 @@ async def consents(
     connection: AsyncConnection, patients: Collection[tuple[UUID, UUID]]
 ) -> list[ConsentRow]:
     """All that patients said about being contacted."""
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         """
         SELECT c.clinic_id, c.patient_id, c.purpose, c.channel, c.state
         FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
         JOIN consent c ON c.clinic_id = k.clinic_id AND c.patient_id = k.patient_id
         """,
-        ([one[0] for one in patients], [one[1] for one in patients]),
+        [one[0] for one in patients],
+        [one[1] for one in patients],
     )
     return [ConsentRow(*list(row)) for row in result]
 
@@ -269,7 +272,8 @@ async def sent_since(
     since: datetime,
 ) -> list[tuple[UUID, UUID, UUID, datetime]]:
     """When messages of some classes left, or may have left: (clinic, patient, message, moment)."""
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         """
         SELECT m.clinic_id, m.patient_id, m.message_id, m.decided_at
         FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, patient_id)
@@ -277,27 +281,24 @@ async def sent_since(
         WHERE (m.state IN ('sending', 'sent', 'uncertain') OR m.waiting_for = 'answer')
             AND m.legal_class = ANY ($3::text[]) AND m.decided_at >= $4
         """,
-        (
-            [one[0] for one in patients],
-            [one[1] for one in patients],
-            list(legal_classes),
-            since,
-        ),
+        [one[0] for one in patients],
+        [one[1] for one in patients],
+        list(legal_classes),
+        since,
     )
-    rows: Sequence[Any] = result.all()
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    return [(row[0], row[1], row[2], row[3]) for row in result]
 
 
 async def paused_scopes(
     connection: AsyncConnection, clinic_ids: Collection[UUID]
 ) -> dict[UUID, frozenset[str]]:
     """The paused scopes of clinics."""
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         "SELECT clinic_id, array_agg(scope) FROM pause WHERE clinic_id = ANY ($1::uuid[]) GROUP BY 1",
-        (list(clinic_ids),),
+        list(clinic_ids),
     )
-    rows: Sequence[Any] = result.all()
-    return {row[0]: frozenset(row[1]) for row in rows}
+    return {row[0]: frozenset(row[1]) for row in result}
 
 
 class Decided(NamedTuple):
@@ -320,7 +321,8 @@ class Decided(NamedTuple):
 
 async def save_decisions(connection: AsyncConnection, rows: Sequence[Decided]) -> None:
     """Writes the decisions; the caller has the messages locked."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         """
         UPDATE message m SET state = d.state, channel = d.channel, reason = d.reason,
             decision = d.decision::jsonb, decided_at = d.decided_at, due_at = d.due_at,
@@ -332,7 +334,7 @@ async def save_decisions(connection: AsyncConnection, rows: Sequence[Decided]) -
             reason, decision, decided_at, due_at, retry_at, waiting_for, lease_until, draft)
         WHERE m.clinic_id = d.clinic_id AND m.message_id = d.message_id AND m.attempt = d.attempt
         """,
-        tuple([*column] for column in zip(*rows, strict=True)),
+        *map(list, zip(*rows, strict=True)),
     )
 
 
@@ -355,7 +357,8 @@ async def save_outcomes(connection: AsyncConnection, rows: Sequence[Settled]) ->
 
     What is to be tried again keeps its draft, everything else loses it.
     """
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         """
         UPDATE message m SET state = s.state, reason = s.reason, retry_at = s.retry_at,
             provider_id = coalesce(s.provider_id, m.provider_id), lease_until = NULL,
@@ -369,6 +372,6 @@ async def save_outcomes(connection: AsyncConnection, rows: Sequence[Settled]) ->
             AND m.state = 'sending'
         RETURNING m.message_id
         """,
-        tuple([*column] for column in zip(*rows, strict=True)),
+        *map(list, zip(*rows, strict=True)),
     )
-    return set(result.scalars())
+    return {row.message_id for row in result}

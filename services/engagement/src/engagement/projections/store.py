@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.messages.windows import is_known_zone
+from revisit_chassis.db import fetch
 from revisit_events.contracts import (
     AppointmentBooked,
     ClinicRegistered,
@@ -73,18 +74,17 @@ async def save_clinics(
 ) -> list[UUID]:
     """Writes clinics; returns those whose messages are to be planned again."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.clinic_id))
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _CLINICS,
-        (
-            [key.clinic_id for key, _, _ in rows],
-            [e.data.name for _, _, e in rows],
-            [e.data.time_zone if is_known_zone(e.data.time_zone) else "UTC" for _, _, e in rows],
-            [e.data.language for _, _, e in rows],
-            [e.data.currency for _, _, e in rows],
-            [e.data.country for _, _, e in rows],
-            [e.data.live_from or e.time for _, _, e in rows],
-            [precedence for _, precedence, _ in rows],
-        ),
+        [key.clinic_id for key, _, _ in rows],
+        [e.data.name for _, _, e in rows],
+        [e.data.time_zone if is_known_zone(e.data.time_zone) else "UTC" for _, _, e in rows],
+        [e.data.language for _, _, e in rows],
+        [e.data.currency for _, _, e in rows],
+        [e.data.country for _, _, e in rows],
+        [e.data.live_from or e.time for _, _, e in rows],
+        [precedence for _, precedence, _ in rows],
     )
     return [row.clinic_id for row in result if row.is_replanned]
 
@@ -105,15 +105,14 @@ async def save_patients(
     """Writes what is not personal of patients; returns those whose time zone is another one now."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.data.patient_id))
     zones = [e.data.time_zone for _, _, e in rows]
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _PATIENTS,
-        (
-            [key.clinic_id for key, _, _ in rows],
-            [key.id for key, _, _ in rows],
-            [e.data.language for _, _, e in rows],
-            [zone if zone and is_known_zone(zone) else None for zone in zones],
-            [precedence for _, precedence, _ in rows],
-        ),
+        [key.clinic_id for key, _, _ in rows],
+        [key.id for key, _, _ in rows],
+        [e.data.language for _, _, e in rows],
+        [zone if zone and is_known_zone(zone) else None for zone in zones],
+        [precedence for _, precedence, _ in rows],
     )
     return [Key(row.clinic_id, row.patient_id) for row in result if row.is_replanned]
 
@@ -136,15 +135,14 @@ async def save_contacts(
     """Keeps the encrypted contact blocks as they came; an erased patient's is never stored again."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.data.patient_id))
     contacts = [e.data.contact for _, _, e in rows]
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         _CONTACTS,
-        (
-            [key.clinic_id for key, _, _ in rows],
-            [key.id for key, _, _ in rows],
-            [contact.key_id if contact else None for contact in contacts],
-            [base64.b64decode(contact.ciphertext) if contact else None for contact in contacts],
-            [precedence for _, precedence, _ in rows],
-        ),
+        [key.clinic_id for key, _, _ in rows],
+        [key.id for key, _, _ in rows],
+        [contact.key_id if contact else None for contact in contacts],
+        [base64.b64decode(contact.ciphertext) if contact else None for contact in contacts],
+        [precedence for _, precedence, _ in rows],
     )
 
 
@@ -167,22 +165,23 @@ async def erase_patients(
 
     Gives the moment of each patient's erasure: the earliest told.
     """
-    rows = await connection.exec_driver_sql(
+    rows = await fetch(
+        connection,
         _ERASURES,
-        (
-            [e.clinic_id for e in events],
-            [e.data.patient_id for e in events],
-            [e.time for e in events],
-        ),
+        [e.clinic_id for e in events],
+        [e.data.patient_id for e in events],
+        [e.time for e in events],
     )
     return {Key(row.clinic_id, row.patient_id): row.erased_at for row in rows}
 
 
 async def lock_patient(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> None:
     """Takes the first lock in the order: a sender that judges this patient's messages holds it."""
-    await connection.exec_driver_sql(
+    await fetch(
+        connection,
         "SELECT FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR NO KEY UPDATE",
-        (clinic_id, patient_id),
+        clinic_id,
+        patient_id,
     )
 
 
@@ -226,21 +225,20 @@ async def save_schedules(
 ) -> list[Touched]:
     """Writes the plan and the status of booked and rescheduled appointments; returns what changed."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.data.appointment_id))
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _SCHEDULES,
-        (
-            [key.clinic_id for key, _, _ in rows],
-            [key.id for key, _, _ in rows],
-            [e.data.patient_id for _, _, e in rows],
-            [e.data.practitioner_id for _, _, e in rows],
-            [e.data.service_code for _, _, e in rows],
-            [e.data.modality for _, _, e in rows],
-            [e.data.starts_at for _, _, e in rows],
-            [e.data.ends_at for _, _, e in rows],
-            [e.data.booked_at or e.time for _, _, e in rows],
-            [_scheduled_at(e) for _, _, e in rows],
-            [precedence for _, precedence, _ in rows],
-        ),
+        [key.clinic_id for key, _, _ in rows],
+        [key.id for key, _, _ in rows],
+        [e.data.patient_id for _, _, e in rows],
+        [e.data.practitioner_id for _, _, e in rows],
+        [e.data.service_code for _, _, e in rows],
+        [e.data.modality for _, _, e in rows],
+        [e.data.starts_at for _, _, e in rows],
+        [e.data.ends_at for _, _, e in rows],
+        [e.data.booked_at or e.time for _, _, e in rows],
+        [_scheduled_at(e) for _, _, e in rows],
+        [precedence for _, precedence, _ in rows],
     )
     return _touched(result)
 
@@ -301,9 +299,7 @@ async def save_statuses(
     rows = [standing[key] for key in sorted(standing)]
     if not rows:
         return []
-    result = await connection.exec_driver_sql(
-        _STATUSES, tuple([*column] for column in zip(*rows, strict=True))
-    )
+    result = await fetch(connection, _STATUSES, *map(list, zip(*rows, strict=True)))
     return _touched(result)
 
 
@@ -329,22 +325,21 @@ async def save_visits(
     """Writes completed visits; returns those that stand."""
     rows = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
     data = [e.data for _, _, e in rows]
-    result = await connection.exec_driver_sql(
+    result = await fetch(
+        connection,
         _VISITS,
-        (
-            [key.clinic_id for key, _, _ in rows],
-            [key.id for key, _, _ in rows],
-            [d.patient_id for d in data],
-            [d.appointment_id for d in data],
-            [d.practitioner_id for d in data],
-            [d.service_code for d in data],
-            [d.kind for d in data],
-            [d.outcome for d in data],
-            [d.referral.urgency if d.referral else None for d in data],
-            [d.next_visit_due_on for d in data],
-            [d.completed_at for d in data],
-            [precedence for _, precedence, _ in rows],
-        ),
+        [key.clinic_id for key, _, _ in rows],
+        [key.id for key, _, _ in rows],
+        [d.patient_id for d in data],
+        [d.appointment_id for d in data],
+        [d.practitioner_id for d in data],
+        [d.service_code for d in data],
+        [d.kind for d in data],
+        [d.outcome for d in data],
+        [d.referral.urgency if d.referral else None for d in data],
+        [d.next_visit_due_on for d in data],
+        [d.completed_at for d in data],
+        [precedence for _, precedence, _ in rows],
     )
     former = {Key(row.clinic_id, row.visit_id): row.former_patient_id for row in result}
     return [SavedVisit(event, former[key]) for key, _, event in rows if key in former]

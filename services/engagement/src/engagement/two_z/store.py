@@ -16,6 +16,7 @@ from engagement.two_z.domain import (
     first_moment_of_today,
 )
 from engagement.two_z.tables import BOOKED_UNTIL, release
+from revisit_chassis.db import fetch
 
 Pair = tuple[uuid.UUID, uuid.UUID]
 
@@ -24,11 +25,10 @@ async def time_zones(
     connection: AsyncConnection, clinic_ids: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, str]:
     """IANA zones of the clinics that are registered."""
-    rows = await connection.execute(
-        sa.text(
-            "SELECT clinic_id, time_zone FROM clinic WHERE clinic_id = ANY (CAST(:c AS uuid[]))"
-        ),
-        {"c": list(clinic_ids)},
+    rows = await fetch(
+        connection,
+        "SELECT clinic_id, time_zone FROM clinic WHERE clinic_id = ANY ($1::uuid[])",
+        list(clinic_ids),
     )
     return {row.clinic_id: row.time_zone for row in rows}
 

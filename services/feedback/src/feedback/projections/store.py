@@ -4,9 +4,12 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from revisit_chassis.db import fetch
 
 Pair = tuple[uuid.UUID, uuid.UUID]
 
@@ -22,9 +25,8 @@ class Clinic:
     precedence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """What feedback knows of a visit."""
+class Visit(NamedTuple):
+    """What feedback knows of a visit; the columns of its statement, in order."""
 
     clinic_id: uuid.UUID
     visit_id: uuid.UUID
@@ -72,36 +74,25 @@ async def hold_clinics(connection: AsyncConnection, clinic_ids: Collection[uuid.
     await _lock(connection, _clinic_keys(clinic_ids), "pg_advisory_xact_lock_shared")
 
 
-_UPSERT_VISITS = sa.text("""
+_UPSERT_VISITS = """
     INSERT INTO visit AS t (
         clinic_id, visit_id, patient_id, practitioner_id, completed_at, precedence
     )
     SELECT DISTINCT ON (clinic_id, visit_id) *
-    FROM unnest(
-        CAST(:clinics AS uuid[]), CAST(:ids AS uuid[]), CAST(:patients AS uuid[]),
-        CAST(:practitioners AS uuid[]), CAST(:times AS timestamptz[]), CAST(:precedences AS text[])
-    ) AS u (clinic_id, visit_id, patient_id, practitioner_id, completed_at, precedence)
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::text[])
+        AS u (clinic_id, visit_id, patient_id, practitioner_id, completed_at, precedence)
     ORDER BY clinic_id, visit_id, precedence COLLATE "C" DESC
     ON CONFLICT (clinic_id, visit_id) DO UPDATE
     SET patient_id = excluded.patient_id, practitioner_id = excluded.practitioner_id,
         completed_at = excluded.completed_at, precedence = excluded.precedence
     WHERE excluded.precedence > t.precedence
-""")
+"""
 
 
 async def upsert_visits(connection: AsyncConnection, visits: Sequence[Visit]) -> None:
     """Stores visits; of several states of one the greatest precedence stands."""
-    await connection.execute(
-        _UPSERT_VISITS,
-        {
-            "clinics": [row.clinic_id for row in visits],
-            "ids": [row.visit_id for row in visits],
-            "patients": [row.patient_id for row in visits],
-            "practitioners": [row.practitioner_id for row in visits],
-            "times": [row.completed_at for row in visits],
-            "precedences": [row.precedence for row in visits],
-        },
-    )
+    if visits:
+        await fetch(connection, _UPSERT_VISITS, *map(list, zip(*visits, strict=True)))
 
 
 async def mark_erased(
