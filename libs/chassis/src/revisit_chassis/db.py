@@ -223,6 +223,18 @@ async def fetch_value(connection: AsyncConnection, statement: str, *arguments: o
     return await _driver(connection).fetchval(statement, *arguments)
 
 
+async def change(connection: AsyncConnection, statement: str, *arguments: object) -> int:
+    """Runs a statement as `fetch` does and gives how many rows it changed.
+
+    Args:
+        connection: Of one of this module's contexts.
+        statement: SQL with `$1, $2, ...` that returns no rows.
+        arguments: Of the statement.
+    """
+    status: str = await _driver(connection).execute(statement, *arguments)
+    return int(status.rpartition(" ")[2])
+
+
 def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     pooled = connection.sync_connection
     assert pooled is not None  # noqa: S101  (opened by one of the contexts above)

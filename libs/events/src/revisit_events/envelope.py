@@ -19,6 +19,8 @@ D_co = TypeVar("D_co", bound=EventData, covariant=True)
 PLATFORM = UUID(int=0)
 """The `clinicid` of events that belong to no clinic, such as the revocation of a platform token."""
 
+_CANONICAL_LENGTH = 27
+
 
 class InvalidEvent(ValueError):  # a state of the message, as in "InvalidEvent: ..."
     """A message is no valid event.
@@ -180,7 +182,33 @@ def time_text(time: datetime) -> str:
     """Gives a time in UTC with microseconds: always 27 characters, so texts sort like times."""
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)
-    return time.isoformat(timespec="microseconds")[:26] + "Z"
+    # Half as dear as isoformat(), which asks the time zone.
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (  # noqa: UP031
+        time.year,
+        time.month,
+        time.day,
+        time.hour,
+        time.minute,
+        time.second,
+        time.microsecond,
+    )
+
+
+def time_text_as_given(given: str) -> str | None:
+    """Gives the text of a valid time where that is a matter of cutting: it came in UTC.
+
+    Args:
+        given: The time as RFC 3339, checked.
+
+    >>> time_text_as_given("2026-01-15T13:12:00Z")
+    '2026-01-15T13:12:00.000000Z'
+    """
+    length = len(given)
+    if length == _CANONICAL_LENGTH and given[26] == "Z" and given[10] == "T":
+        return given
+    if (length == 20 and given[19] == "Z") or (length == 25 and given[19:] == "+00:00"):  # noqa: PLR2004
+        return f"{given[:10]}T{given[11:19]}.000000Z"
+    return None
 
 
 def sequence_text(sequence: int) -> str:

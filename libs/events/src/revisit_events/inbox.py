@@ -6,11 +6,10 @@ The data of the contact event are not kept: the log lives for years, and erasure
 import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database, fetch
+from revisit_chassis.db import Database, change, fetch
 from revisit_events.contracts import PatientContactChanged
 from revisit_events.envelope import AnyEvent
 
@@ -26,7 +25,13 @@ SELECT clinic_id, source, event_id, time, type, subject, sequence::numeric,
 FROM unnest($1::inbox_event[])
 ORDER BY clinic_id, source, event_id
 ON CONFLICT DO NOTHING
-RETURNING clinic_id, source, event_id
+"""
+# Asked only when some were claimed before; a row whose xmin is this transaction is new.
+_NEW = """
+SELECT clinic_id, source, event_id, time FROM inbox
+JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
+  AS given (clinic_id, source, event_id, time) USING (clinic_id, source, event_id, time)
+WHERE inbox.xmin = pg_current_xact_id()::xid
 """
 
 
@@ -85,13 +90,13 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
         )
         for event in events
     ]
-    found = await fetch(connection, _CLAIM, rows)
-    if len(found) == len(events):
+    if await change(connection, _CLAIM, rows) == len(events):
         return list(events)
-    fresh: set[tuple[UUID, str, str]] = {(row.clinic_id, row.source, row.event_id) for row in found}
+    found = await fetch(connection, _NEW, *([row[place] for row in rows] for place in range(4)))
+    fresh = {tuple(row) for row in found}
     claimed = []
     for event in events:
-        identity = (event.clinic_id, event.source, event.id)
+        identity = (event.clinic_id, event.source, event.id, event.time)
         if identity in fresh:
             fresh.discard(identity)
             claimed.append(event)

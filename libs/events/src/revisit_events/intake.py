@@ -6,7 +6,6 @@
 
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
-from revisit_chassis.db import Database, fetch, is_infrastructure_fault, sqlstate_of
+from revisit_chassis.db import Database, change, fetch, is_infrastructure_fault, sqlstate_of
 from revisit_chassis.failpoint import failpoint
 from revisit_events import rejected
 from revisit_events.contracts import EventData
@@ -46,11 +45,14 @@ _Key = tuple[UUID, str, str]
 _CLAIM = """
 INSERT INTO intake (clinic_id, source, event_id, body_digest)
 SELECT * FROM unnest($1::intake_claim[])
-ON CONFLICT DO NOTHING RETURNING clinic_id, source, event_id
+ON CONFLICT DO NOTHING
 """
-_TAKEN = """
-SELECT clinic_id, source, event_id, body_digest FROM intake
-JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS given (clinic_id, source, event_id)
+# A row whose xmin is this transaction was claimed by it. Asked only when some were not: returning what
+# was claimed would cost every event for the sake of the few that are repeated.
+_CLAIMED = """
+SELECT clinic_id, source, event_id, body_digest,
+       intake.xmin = pg_current_xact_id()::xid AS is_new
+FROM intake JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS given (clinic_id, source, event_id)
 USING (clinic_id, source, event_id)
 """
 
@@ -239,19 +241,16 @@ async def _claim(
                 claims[key] = (digest, event, outcome, index)
     if not claims:
         return []
-    new = await _insert(connection, claims)
-    taken = {key: claim[0] for key, claim in claims.items()}
-    if len(new) < len(claims):
-        old = [key for key in claims if key not in new]
-        repeats += [(key, claims[key][0], *claims[key][2:]) for key in old]
-        taken |= await _taken(connection, old)
+    old = await _insert(connection, claims)
     fresh = []
-    for key, (_, event, outcome, index) in claims.items():
-        if key in new:
+    for key, (digest, event, outcome, index) in claims.items():
+        if key in old:
+            repeats.append((key, digest, outcome, index))
+        else:
             outcome.accepted.append(index)
             fresh.append(event)
     for key, digest, outcome, index in repeats:
-        if taken[key] == digest:
+        if digest == (old[key] if key in old else claims[key][0]):
             outcome.duplicate.append(index)
         else:
             outcome.refused.append(Refused(index, key[2], identity_conflict()))
@@ -261,24 +260,24 @@ async def _claim(
 
 async def _insert(
     connection: AsyncConnection, claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]]
-) -> AbstractSet[_Key]:
+) -> dict[_Key, bytes]:
+    """Claims identities; gives those that were taken already, each with its event's digest."""
     # In one order everywhere, so that two groups with the same events wait and do not deadlock.
     rows = [(*key, claims[key][0]) for key in sorted(claims)]
-    inserted = await fetch(connection, _CLAIM, rows)
-    if len(inserted) == len(rows):
-        return claims.keys()
-    return {(row[0], row[1], row[2]) for row in inserted}
-
-
-async def _taken(connection: AsyncConnection, keys: Sequence[_Key]) -> dict[_Key, bytes]:
-    taken = await fetch(
+    if await change(connection, _CLAIM, rows) == len(rows):
+        return {}
+    found = await fetch(
         connection,
-        _TAKEN,
-        [key[0] for key in keys],
-        [key[1] for key in keys],
-        [key[2] for key in keys],
+        _CLAIMED,
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
     )
-    return {(row[0], row[1], row[2]): row[3] for row in taken}
+    return {
+        (row.clinic_id, row.source, row.event_id): row.body_digest
+        for row in found
+        if not row.is_new
+    }
 
 
 def _identifiers(receptions: Sequence[Reception]) -> list[Identifier]:

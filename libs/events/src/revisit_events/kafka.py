@@ -13,7 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from revisit_events.catalog import PUBLISHED, UPCASTERS, schema_path, topic_of, upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import DriverUuid, Time
-from revisit_events.envelope import AnyEvent, Event, InvalidEvent, sequence_text, time_text
+from revisit_events.envelope import (
+    AnyEvent,
+    Event,
+    InvalidEvent,
+    sequence_text,
+    time_text,
+    time_text_as_given,
+)
 from revisit_events.faults import explain
 
 CONTENT_TYPE = "application/json"
@@ -96,10 +103,11 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
         raise InvalidEvent("type is not known in this topic")
     data = upcast(_data(contract, found.get("subject"), value))
     as_written = value is not None and event_type not in UPCASTERS and b"\\u0000" not in value
+    time = _required(found, "time")
     return Event(
         id=_required(found, "id"),
         source=_required(found, "source"),
-        time=_time(_required(found, "time")),
+        time=_time(time),
         clinic_id=_uuid(_required(found, "clinicid")),
         data=data,
         subject=data.aggregate_id,
@@ -108,6 +116,7 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
         causation_id=found.get("causationid"),
         traceparent=found.get("traceparent"),
         _encoded=value if as_written else None,
+        _time_text=time_text_as_given(time),
     )
 
 

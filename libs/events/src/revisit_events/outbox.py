@@ -75,17 +75,18 @@ def message_of(event: AnyEvent) -> Message:
     Args:
         event: To be published.
     """
+    key = event.key
     return Message(
-        clinic_id=event.clinic_id,
-        topic=event.topic,
-        key=event.key,
-        event_id=event.id,
-        headers=_headers(event),
-        data=None if is_tombstone(event.data) else event.data_json(),
+        event.clinic_id,
+        event.topic,
+        key,
+        event.id,
+        _headers(event, key),
+        None if is_tombstone(event.data) else event.data_json(),
     )
 
 
-def _headers(event: AnyEvent) -> str:
+def _headers(event: AnyEvent, key: str) -> str:
     """Gives the headers of an event as JSON; put together as text, for this is on the hottest path.
 
     Only what comes from outside needs quoting: the rest is made of digits, letters and hyphens.
@@ -93,7 +94,7 @@ def _headers(event: AnyEvent) -> str:
     text = (
         f'{{{_fixed(event.data.TYPE)},"ce_id":{_quoted(event.id)},"ce_source":{_quoted(event.source)},'
         f'"ce_subject":{_quoted(event.subject)},"ce_time":"{event.time_text}",'
-        f'"ce_clinicid":"{event.clinic_id}","ce_partitionkey":{_quoted(event.key)}'
+        f'"ce_clinicid":"{event.clinic_id}","ce_partitionkey":{_quoted(key)}'
     )
     if event.sequence is not None:
         text += f',"ce_sequence":"{sequence_text(event.sequence)}"'

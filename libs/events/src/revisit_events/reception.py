@@ -22,7 +22,7 @@ from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import DriverUuid, Time
-from revisit_events.envelope import AnyEvent, Event
+from revisit_events.envelope import AnyEvent, Event, time_text_as_given
 from revisit_events.faults import explain
 from revisit_events.http import MAX_EVENT_BYTES, RawRequest, data_of, is_json
 from revisit_events.refusal import (
@@ -121,7 +121,8 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
     clinic = raw.get("clinicid")
     if clinic is not None and clinic != clinic_text:
         _same_clinic(clinic, clinic_text)
-    time = _time(raw.get("time"))
+    given_time: Any = raw.get("time")
+    time = _time(given_time)
     data = _data(raw, contract, reception)
     if contract.AGGREGATE_ID == "clinic_id" and data.aggregate_id != clinic_text:
         raise RefusedError(other_clinic())
@@ -137,6 +138,8 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _optional_text(raw, "causationid") if "causationid" in raw else None,
         (_optional_text(raw, "traceparent") if "traceparent" in raw else None)
         or reception.traceparent,
+        None,
+        time_text_as_given(given_time),
     )
 
 

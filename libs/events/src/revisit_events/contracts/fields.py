@@ -8,7 +8,6 @@ Word lists are closed (`Literal`) only where the design closes them: a new value
 breaks readers, so all other codes are texts with documented values.
 """
 
-import operator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,9 +21,10 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StringConstraints,
+    ValidationError,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, core_schema
 
 DriverUuid = pgproto.UUID
 """The database driver's class of UUIDs: a `uuid.UUID` whose text, hash and order are made in C."""
@@ -87,30 +87,64 @@ class _TimeSchema:
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        bounds: dict[str, Any] = {"ge": EARLIEST, "lt": LATEST, "tz_constraint": "aware"}
-        either = core_schema.union_schema(
-            [
-                core_schema.chain_schema(
-                    [
-                        core_schema.str_schema(strict=True, pattern=_RFC3339),
-                        core_schema.datetime_schema(microseconds_precision="truncate", **bounds),
-                    ]
-                ),
-                core_schema.datetime_schema(strict=True, **bounds),
-            ],
-            mode="left_to_right",
-            custom_error_type="time",
-            custom_error_message="Input should be an RFC 3339 time with an offset, 1900 to 2199",
-        )
-        # The method caller is C code: turning every time into UTC costs a quarter of a microsecond.
-        return core_schema.no_info_after_validator_function(
-            operator.methodcaller("astimezone", UTC), either
-        )
+        return core_schema.no_info_plain_validator_function(_read_time)
 
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"type": "string", "format": "date-time"}
+
+
+def _read_time(given: object) -> datetime:
+    if type(given) is str and _is_plain_time(given):
+        try:
+            read = _parse_time(given)
+        except ValueError:
+            pass  # looked at more closely below
+        else:
+            if read.tzinfo is not UTC:
+                read = read.astimezone(UTC)
+            if EARLIEST.year <= read.year < LATEST.year:
+                return read
+    try:
+        careful: datetime = _read_time_carefully(given)
+    except ValidationError:
+        raise PydanticCustomError(
+            "time", "Input should be an RFC 3339 time with an offset, 1900 to 2199"
+        ) from None
+    return careful.astimezone(UTC)
+
+
+def _is_plain_time(given: str) -> bool:
+    """Tells whether a text has one of the forms in which nearly all times come.
+
+    `2026-01-15T13:12:00Z`, `2026-01-15T16:12:00+03:00` and `2026-01-15T13:12:00.000000Z`. The standard
+    library reads these in a fifth of the time, but it also reads texts that are no RFC 3339.
+    """
+    length = len(given)
+    return (
+        (length == 25 and given[22] == ":")  # noqa: PLR2004
+        or (length == 20 and given[19] == "Z")  # noqa: PLR2004
+        or (length == 27 and given[26] == "Z" and given[19] == ".")  # noqa: PLR2004
+    ) and (given[4] == "-" == given[7] and given[10] == "T" and given[13] == ":" == given[16])
+
+
+_parse_time = datetime.fromisoformat
+_bounds: dict[str, Any] = {"ge": EARLIEST, "lt": LATEST, "tz_constraint": "aware"}
+_read_time_carefully = SchemaValidator(
+    core_schema.union_schema(
+        [
+            core_schema.chain_schema(
+                [
+                    core_schema.str_schema(strict=True, pattern=_RFC3339),
+                    core_schema.datetime_schema(microseconds_precision="truncate", **_bounds),
+                ]
+            ),
+            core_schema.datetime_schema(strict=True, **_bounds),
+        ],
+        mode="left_to_right",
+    )
+).validate_python
 
 
 class _DateSchema:
