@@ -262,9 +262,9 @@ async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -
             practitioners.add((clinic_id, practitioner_id))
         if service_code := getattr(data, "service_code", None):
             services.add((clinic_id, service_code))
-    columns: list[list[Any]] = []
+    columns: list[Sequence[Any]] = []
     for rows in (patients, practitioners, services):
-        columns += [[row[0] for row in rows], [row[1] for row in rows]]
+        columns += zip(*rows, strict=True) if rows else ((), ())
     if any(columns):
         await fetch(connection, STUBS, *columns)
 

@@ -53,11 +53,12 @@ async def correct_guesses(
         events: Reports that were applied.
         now: Moment of the request.
     """
+    # A guess is at least this old: reports of what happens now, nearly all, cost no statement.
+    guessed_before = now - NO_SHOW_GRACE
     late = [
         (key, event)
         for event in events
-        # A guess is at least this old: reports of what happens now, nearly all, cost no statement.
-        if event.time < now - NO_SHOW_GRACE and (key := _appointment_of(event)) is not None
+        if event.time < guessed_before and (key := _appointment_of(event)) is not None
     ]
     if not late:
         return 0
@@ -89,7 +90,7 @@ async def correct_guesses(
 
 
 def _appointment_of(event: AnyEvent) -> Key | None:
-    data = event.data
-    if not isinstance(data, SPEAKS_OF_A_GUESS) or data.appointment_id is None:
+    appointment_id = getattr(event.data, "appointment_id", None)
+    if appointment_id is None or not isinstance(event.data, SPEAKS_OF_A_GUESS):
         return None
-    return event.clinic_id, data.appointment_id
+    return event.clinic_id, appointment_id
