@@ -86,15 +86,14 @@ def no_tenant_in_key() -> None:
 def offsets_first() -> None:
     """The consumer commits its offsets before it applies what it fetched."""
 
-    async def poll(self: Any, reader: Any, stop: Any) -> None:
-        fetched = await reader.getmany(timeout_ms=consumer.POLL_MS, max_records=consumer.BATCH)
-        records = [record for batch in fetched.values() for record in batch]
+    async def work(self: Any, reader: Any, batch: consumer.Batch, stop: Any) -> None:
         self.feed.polled(is_full=False)
-        if records:
-            await reader.commit({at: batch[-1].offset + 1 for at, batch in fetched.items()})
-            await self._apply_patiently(reader, fetched, records, stop)
+        if batch.reads:
+            offsets = {at: found[-1].offset + 1 for at, found in batch.fetched.items()}
+            await reader.commit(offsets)
+            await self._apply_patiently(reader, batch, stop)
 
-    _replace(consumer.Consumer, "_poll", poll)
+    _replace(consumer.Consumer, "_work", work)
 
 
 def dead_letters_swallowed() -> None:

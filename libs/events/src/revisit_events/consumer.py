@@ -6,14 +6,18 @@ slower than one a batch. If the batch fails, each event is tried in its own tran
 that fails alone becomes a dead letter. A fault of the infrastructure fails no event: the consumer goes
 back to where it was and waits.
 
+While there is a backlog, the next batch is fetched and decoded while the database works on the present
+one: of the two cores that a batch needs one after the other, both are busy.
+
 A log with another cluster id is read from its beginning, partition by partition: the mark of each
 (`feed`) says which log it was last read from.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -48,6 +52,8 @@ from revisit_events.retry import pause
 
 BATCH = 500
 POLL_MS = 200
+SMALL_BATCH = 50
+REST_SECONDS = 0.01
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
 START_TIMEOUT_SECONDS = 30.0
@@ -72,6 +78,29 @@ Handler = Callable[[AsyncConnection, Sequence[E], datetime], Awaitable[None]]
 Handlers = Mapping[type[EventData], Handler[Any]]
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A message and the event it holds, or why it holds none."""
+
+    raw: Raw
+    event: AnyEvent | InvalidEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll gave."""
+
+    fetched: Mapping[TopicPartition, Sequence[Any]]
+    reads: Sequence[Read]
+    assignment: int
+    """Number of the assignment under which the poll began."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there was more than a poll takes."""
+        return len(self.reads) >= BATCH
 
 
 class Tripped(RuntimeError):
@@ -119,6 +148,8 @@ class Consumer:
         self._failures = 0
         self._settled: set[TopicPartition] = set()
         self._begun: set[TopicPartition] = set()
+        self._assignment = 0
+        self._ahead: asyncio.Task[Batch] | None = None
         self._recent: deque[bool] = deque(maxlen=TRIP_WINDOW)
 
     @property
@@ -191,16 +222,19 @@ class Consumer:
             while not stop.is_set() and self._watch.cluster_id == cluster_id:
                 await self._settle_in(reader, cluster_id)
                 if await self._keep_marks(reader, cluster_id, stop):
-                    await self._poll(reader, stop)
+                    await self._work(reader, await self._next(reader), stop)
         finally:
+            await self._drop_ahead(reader)
             await quietly(reader.stop(), reader._client.close)  # noqa: SLF001
 
     def _assigned(self, partitions: set[TopicPartition]) -> None:
+        self._assignment += 1
         self._settled -= partitions
         # Whoever had them may have died of what comes next.
         self._begun -= partitions
 
     def _revoked(self, partitions: set[TopicPartition]) -> None:
+        self._assignment += 1
         self._settled -= partitions
         for at in partitions:
             self.processed.pop((at.topic, at.partition), None)
@@ -213,6 +247,8 @@ class Consumer:
         member that had not yet noticed the change: it means nothing, and is overwritten before the
         mark says that the partition belongs to this log.
         """
+        if set(reader.assignment()) - self._settled:
+            await self._drop_ahead(reader)
         fresh = set(reader.assignment()) - self._settled
         if not fresh:
             return
@@ -285,27 +321,54 @@ class Consumer:
                 mark = self._marks.known.get((topic, number), unknown)
                 yield mark.fresh_at if mark.cluster_id == cluster_id else NEVER
 
-    async def _poll(self, reader: AIOKafkaConsumer, stop: asyncio.Event) -> None:
+    async def _next(self, reader: AIOKafkaConsumer) -> Batch:
+        """Gives the next batch: the one that is being read already, or a new one."""
+        ahead, self._ahead = self._ahead, None
+        return await (ahead or self._take(reader))
+
+    async def _take(self, reader: AIOKafkaConsumer) -> Batch:
+        """Polls, and decodes what came; may run while another batch is being applied."""
+        assignment = self._assignment
         async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
             fetched = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        # What was assigned while the poll waited is read again once it is known where it goes on.
-        for at in fetched.keys() - self._settled:
-            batch = fetched.pop(at)
-            if batch and at in reader.assignment():
-                reader.seek(at, batch[0].offset)
-        records = [record for batch in fetched.values() for record in batch]
-        if records and not await self._apply_patiently(reader, fetched, records, stop):
+        reads = [_read(record) for batch in fetched.values() for record in batch]
+        return Batch(fetched, reads, assignment)
+
+    async def _drop_ahead(self, reader: AIOKafkaConsumer) -> None:
+        """Gives back what was read ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        ahead.cancel()
+        for found in await asyncio.gather(ahead, return_exceptions=True):
+            if isinstance(found, Batch):
+                _give_back(reader, found)
+
+    async def _work(self, reader: AIOKafkaConsumer, batch: Batch, stop: asyncio.Event) -> None:
+        """Applies a batch and commits its offsets."""
+        if batch.assignment != self._assignment or batch.fetched.keys() - self._settled:
+            # What was assigned while the poll waited is read again once it is known where it goes on.
+            _give_back(reader, batch)
+            return
+        started = time.monotonic()
+        if batch.is_full and not stop.is_set():
+            self._ahead = asyncio.create_task(self._take(reader))
+        if batch.reads and not await self._apply_patiently(reader, batch, stop):
             return
         self._failures = 0
-        if records:
+        if batch.reads:
             failpoint("consumer.after_commit")
-            offsets = {at: batch[-1].offset + 1 for at, batch in fetched.items() if batch}
+            offsets = {at: found[-1].offset + 1 for at, found in batch.fetched.items() if found}
             await self._commit(reader, offsets)
             for at, offset in offsets.items():
                 self.processed[at.topic, at.partition] = offset
-                self.feed.applied((at.topic, at.partition), fetched[at][-1].timestamp)
+                self.feed.applied((at.topic, at.partition), batch.fetched[at][-1].timestamp)
             failpoint("consumer.after_offsets")
-        self.feed.polled(is_full=len(records) >= BATCH)
+        self.feed.polled(is_full=batch.is_full)
+        if 0 < len(batch.reads) < SMALL_BATCH:
+            # A batch costs the same whether it holds one event or ten: in a trickle it waits for company
+            # as long as it took, which halves what the trickle costs all who share the machine.
+            await asyncio.sleep(min(REST_SECONDS, time.monotonic() - started))
 
     async def _commit(
         self, reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
@@ -317,17 +380,14 @@ class Consumer:
             log.warning("consumer.offsets_not_committed", error=type(error).__name__)
 
     async def _apply_patiently(
-        self,
-        reader: AIOKafkaConsumer,
-        fetched: Mapping[TopicPartition, Sequence[Any]],
-        records: Sequence[Any],
-        stop: asyncio.Event,
+        self, reader: AIOKafkaConsumer, batch: Batch, stop: asyncio.Event
     ) -> bool:
+        reads = batch.reads
         try:
-            first = [at for at, batch in fetched.items() if batch and at not in self._begun]
+            first = [at for at, found in batch.fetched.items() if found and at not in self._begun]
             if first:
-                records = await self._begin(reader, fetched, first)
-            await self.apply([_raw(record) for record in records])
+                reads = await self._begin(reader, batch, first)
+            await self.apply(reads)
             if first:
                 await attempts.end(self._database, first)
                 self._begun.update(first)
@@ -338,56 +398,59 @@ class Consumer:
                 raise
             metrics.FAULTS.labels(self.group, "consumer").inc()
             log.warning("consumer.waits", error=type(error).__name__)
-            # Polling goes on, so the group does not take this member for dead.
-            assigned = reader.assignment()
-            for at, batch in fetched.items():
-                if batch and at in assigned:
-                    reader.seek(at, batch[0].offset)
+            # Polling goes on, so the group does not take this member for dead. The later batch first:
+            # of two positions in a partition the earlier one is to stand.
+            await self._drop_ahead(reader)
+            _give_back(reader, batch)
             await self._pause(stop)
             return False
         return True
 
     async def _begin(
-        self,
-        reader: AIOKafkaConsumer,
-        fetched: Mapping[TopicPartition, Sequence[Any]],
-        first: Sequence[TopicPartition],
-    ) -> Sequence[Any]:
-        """Handles with care what processes may have died of; gives the records that are left."""
-        offsets = {at: fetched[at][0].offset for at in first}
+        self, reader: AIOKafkaConsumer, batch: Batch, first: Sequence[TopicPartition]
+    ) -> Sequence[Read]:
+        """Handles with care what processes may have died of; gives what is left."""
+        offsets = {at: batch.fetched[at][0].offset for at in first}
         careful = await attempts.begin(self._database, offsets)
-        for at in careful:
-            await self._one_at_a_time(reader, at, fetched[at])
-        return [r for at, batch in fetched.items() if at not in careful for r in batch]
+        if not careful:
+            return batch.reads
+        left: list[Read] = []
+        by_partition: dict[TopicPartition, list[Read]] = {}
+        for read in batch.reads:
+            at = TopicPartition(read.raw.topic, read.raw.partition)
+            (by_partition.setdefault(at, []) if at in careful else left).append(read)
+        for at, reads in by_partition.items():
+            await self._one_at_a_time(reader, at, reads)
+        return left
 
     async def _one_at_a_time(
-        self, reader: AIOKafkaConsumer, at: TopicPartition, batch: Sequence[Any]
+        self, reader: AIOKafkaConsumer, at: TopicPartition, reads: Sequence[Read]
     ) -> None:
         log.warning("consumer.careful", topic=at.topic, partition=at.partition)
-        for record in batch:
-            if await attempts.is_deadly(self._database, at, record.offset):
-                await self._bury(_raw(record), "deadly", attempts.DiedOfIt())
+        for read in reads:
+            if await attempts.is_deadly(self._database, at, read.raw.offset):
+                await self._bury(read.raw, "deadly", attempts.DiedOfIt())
             else:
-                await self.apply([_raw(record)])
+                await self.apply([read])
             await attempts.end(self._database, [at])
-            await self._commit(reader, {at: record.offset + 1})
+            await self._commit(reader, {at: read.raw.offset + 1})
 
-    async def apply(self, raws: Sequence[Raw]) -> None:
-        """Applies messages: together, else one by one; what fails alone becomes a dead letter.
+    async def apply(self, reads: Sequence[Read]) -> None:
+        """Applies events: together, else one by one; what fails alone becomes a dead letter.
 
         Args:
-            raws: In the order of the poll.
+            reads: In the order of the poll.
 
         Raises:
             Tripped: There was a flood of dead letters.
         """
         started = time.perf_counter()
         good: list[tuple[Raw, AnyEvent]] = []
-        for raw in raws:
-            try:
-                good.append((raw, kafka.decode(raw.topic, raw.value, raw.headers)))
-            except InvalidEvent as error:
-                await self._bury(raw, "invalid", error)
+        for read in reads:
+            if isinstance(read.event, InvalidEvent):
+                await self._bury(read.raw, "invalid", read.event)
+            else:
+                good.append((read.raw, read.event))
         try:
             await self._transact([event for _, event in good])
             self._recent.extend([False] * len(good))
@@ -439,8 +502,8 @@ class Consumer:
             await self._forget_erased(connection, fresh)
             failpoint("consumer.before_commit")
         metrics.REPEATED.labels(self.group).inc(len(events) - len(fresh))
-        for event in fresh:
-            metrics.HANDLED.labels(self.group, event.topic).inc()
+        for topic, number in Counter(event.topic for event in fresh).items():
+            metrics.HANDLED.labels(self.group, topic).inc(number)
 
     async def _forget_erased(self, connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
         erased = [event for event in events if type(event.data) is PatientErased]
@@ -490,7 +553,19 @@ async def handle(
             await handlers[contract](connection, batch, now)
 
 
-def _raw(record: Any) -> Raw:
-    return Raw(
+def _read(record: Any) -> Read:
+    raw = Raw(
         record.topic, record.partition, record.offset, record.key, record.value, record.headers
     )
+    try:
+        return Read(raw, kafka.decode(raw.topic, raw.value, raw.headers))
+    except InvalidEvent as error:
+        return Read(raw, error)
+
+
+def _give_back(reader: AIOKafkaConsumer, batch: Batch) -> None:
+    """Lets the next poll begin where this one did."""
+    assigned = reader.assignment()
+    for at, found in batch.fetched.items():
+        if found and at in assigned:
+            reader.seek(at, found[0].offset)

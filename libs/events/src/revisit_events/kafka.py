@@ -141,12 +141,16 @@ def _required(found: Mapping[str, str], name: str) -> str:
 def _data(contract: type[EventData], subject: str | None, value: bytes | None) -> EventData:
     if value is None and not contract.COMPACTED:
         raise InvalidEvent("only events of a compacted topic may be without data")
+    validator = contract.__pydantic_validator__
+    data: EventData
     try:
         if value is None:
-            return contract.model_validate({contract.AGGREGATE_ID: subject})
-        return contract.model_validate_json(value)
+            data = validator.validate_python({contract.AGGREGATE_ID: subject})
+        else:
+            data = validator.validate_json(value)
     except ValidationError as fault:
         raise InvalidEvent(*explain(fault, contract)) from None
+    return data
 
 
 def _time(text: str) -> datetime:
