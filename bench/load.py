@@ -7,13 +7,14 @@ with what it measures.
 import asyncio
 import json
 import time
+import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 SOURCE = "//bench.example/mis"
-FIRST = datetime(2026, 1, 12, 8, 0, tzinfo=UTC)
+APART = timedelta(milliseconds=5)
 BATCH_TYPE = "application/cloudevents-batch+json"
 SINGLE_TYPE = "application/cloudevents+json"
 
@@ -48,7 +49,13 @@ def clinics(count: int = 50) -> list[uuid.UUID]:
 
 
 def visit_posts(
-    events: int, batch: int, of: Sequence[uuid.UUID], run: str, patients: int = 10_000
+    events: int,
+    batch: int,
+    of: Sequence[uuid.UUID],
+    run: str,
+    *,
+    since: datetime,
+    patients: int = 10_000,
 ) -> list[Post]:
     """Posts of `batch` visits each, one clinic a post.
 
@@ -57,13 +64,15 @@ def visit_posts(
         batch: Events a post; 1 makes single events in structured mode.
         of: Clinics, taken in turn.
         run: Makes the ids of this run differ from those of another one.
+        since: When the first visit ended. It decides what follows: a visit of today has its follow-up
+            before it, one of last year is history.
         patients: Size of each clinic's pool of patients.
     """
     posts = []
     for start in range(0, events, batch):
         clinic_id = of[(start // batch) % len(of)]
         bodies = [
-            _visit(clinic_id, f"{run}-{number}", number, patients)
+            _visit(clinic_id, f"{run}-{number}", number, since + number * APART, patients)
             for number in range(start, start + batch)
         ]
         payload: object = bodies if batch > 1 else bodies[0]
@@ -77,8 +86,35 @@ def visit_posts(
     return posts
 
 
-def _visit(clinic_id: uuid.UUID, name: str, number: int, patients: int) -> dict[str, object]:
-    completed_at = FIRST + timedelta(seconds=number)
+def register(origin: str, live_from: datetime, tokens: Mapping[uuid.UUID, str]) -> None:
+    """Registers clinics, so that every consumer does for their visits what it is there for.
+
+    Args:
+        origin: Where booking answers, such as `http://127.0.0.1:8000`.
+        live_from: What happened before it is history.
+        tokens: Clinics, each with a token that may register it.
+    """
+    body = {
+        "name": "Bench",
+        "time_zone": "Europe/Moscow",
+        "language": "ru",
+        "country": "RU",
+        "currency": "RUB",
+        "live_from": live_from.isoformat(),
+    }
+    for clinic_id, token in tokens.items():
+        request = urllib.request.Request(  # noqa: S310  (loopback)
+            f"{origin}/v1/clinics/{clinic_id}",
+            data=json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            method="PUT",
+        )
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310  (loopback)
+
+
+def _visit(
+    clinic_id: uuid.UUID, name: str, number: int, completed_at: datetime, patients: int
+) -> dict[str, object]:
     visit_id = uuid.uuid5(clinic_id, f"bench-visit:{name}")
     patient_id = uuid.uuid5(clinic_id, f"bench-patient:{number * 7919 % patients}")
     return {

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import asyncpg
 
 from bench import standalone_memory
-from bench.load import Outcome, Post, clinics, post_all, post_steadily, visit_posts
+from bench.load import Outcome, Post, clinics, post_all, post_steadily, register, visit_posts
 from bench.rig import SERVICES, TOPIC, Process, Rig, wait_for_count, wait_for_port
 from standalone.cluster import ServiceDatabase
 from standalone.postgres import free_port
@@ -68,11 +69,21 @@ class Bench:
         self.progress = progress
         self.clinics = clinics()
         self.tokens = rig.tokens(self.clinics)
+        self.since = datetime.now(UTC) - timedelta(hours=3)
         self._runs = iter(range(10_000))
 
     def posts(self, events: int, batch: int) -> list[Post]:
         """A load nobody has posted yet."""
-        return visit_posts(events, batch, self.clinics, f"r{next(self._runs)}")
+        return visit_posts(events, batch, self.clinics, f"r{next(self._runs)}", since=self.since)
+
+    def register_clinics(self, port: int) -> None:
+        """Registers the clinics of the load with a booking service."""
+        token = self.rig.platform_token()
+        register(
+            f"http://127.0.0.1:{port}",
+            self.since - timedelta(days=1),
+            dict.fromkeys(self.clinics, token),
+        )
 
     # -- ingest ----------------------------------------------------------------------------------
 
@@ -164,6 +175,7 @@ class Bench:
         processes = {"booking-api": api}
         for name in ("booking", *consumers):
             processes[f"{name}-worker"] = self.rig.start_worker(name, databases[name])
+        self.register_clinics(port)
         return port, databases, processes
 
     def _settle(self, port: int, url: str, table: str) -> None:
@@ -201,6 +213,7 @@ class Bench:
             booking = self.rig.database("booking")
             _, port = self.rig.start_api("booking", booking)
             self.rig.start_worker("booking", booking)
+            self.register_clinics(port)
             self._post(port, self.posts(self.size.events, 100), 8)
             asyncio.run(_wait_until_empty(superuser_url(self.rig, booking), "outbox_unsent"))
         for number in range(self.size.pairs):

@@ -131,6 +131,16 @@ class Rig:
             for clinic_id in clinics
         }
 
+    def platform_token(self) -> str:
+        """A token that registers clinics."""
+        return Signer(self.signing_key).issue(
+            sub="bench",
+            clinic_id=None,
+            scopes=scopes_of("admin", is_platform=True),
+            role="admin",
+            lifetime_seconds=24 * 3600,
+        )
+
     def database(self, service: str) -> ServiceDatabase:
         """A fresh, migrated database of a service."""
         return self.cluster.create(service)

@@ -11,10 +11,11 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.load import post_all, visit_posts
+from bench.load import post_all, register, visit_posts
 
 if TYPE_CHECKING:
     from bench.measure import Bench
@@ -54,6 +55,8 @@ def _load(bench: "Bench", base_url: str, folder: Path, pid: int) -> float:
     port = int(base_url.rsplit(":", 1)[1])
     clinics = [uuid.uuid4() for _ in range(4)]
     tokens = {clinic_id: _token(folder / "data", clinic_id) for clinic_id in clinics}
+    since = datetime.now(UTC) - timedelta(hours=3)
+    register(f"{base_url}/booking", since - timedelta(days=1), tokens)
     highest = 0.0
     ended = threading.Event()
 
@@ -66,7 +69,7 @@ def _load(bench: "Bench", base_url: str, folder: Path, pid: int) -> float:
     watcher.start()
     try:
         for start in range(0, bench.size.memory_events, CHUNK):
-            posts = visit_posts(CHUNK, 100, clinics, f"memory-{start}")
+            posts = visit_posts(CHUNK, 100, clinics, f"memory-{start}", since=since)
             outcome = asyncio.run(post_all(port, "/booking/v1/events", posts, tokens, 8))
             if outcome.refused:
                 raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
