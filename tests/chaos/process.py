@@ -65,7 +65,9 @@ def _die_once(event_id: str) -> None:
     For ever it would be a process nobody can help: there is no cure in the platform for a handler that
     takes its whole process down each time, only the operator's (docs/runbook).
     """
-    mark = Path(os.environ["CHAOS_FOLDER"]) / f"{sys.argv[0]}-{event_id}.died"
+    # By the service's name: its path would be absolute and lead out of the folder.
+    service = Path(sys.argv[0]).parent.name
+    mark = Path(os.environ["CHAOS_FOLDER"]) / f"{service}-{event_id}.died"
     if not mark.exists():
         mark.touch()
         os._exit(failpoint.KILLED)

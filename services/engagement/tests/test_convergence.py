@@ -34,7 +34,7 @@ ANNA, BORIS, CLARA = (uuid.UUID(int=number) for number in (7, 8, 9))
 FACTS = {
     "clinics": "SELECT time_zone, language FROM clinic",
     "patients": "SELECT patient_id, language, time_zone, erased_at FROM patient",
-    "contacts": "SELECT patient_id, contact_key_id, encode(contact_ciphertext, 'hex') FROM patient",
+    "contacts": "SELECT patient_id, encode(contact_ciphertext, 'hex') FROM patient",
     "appointments": "SELECT appointment_id, patient_id, status, starts_at FROM appointment",
     "visits": "SELECT visit_id, patient_id, outcome, completed_at FROM visit",
     "messages": "SELECT patient_id, journey, step, subject_id, occurrence, state, due_at, expires_at "

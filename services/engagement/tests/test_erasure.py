@@ -127,7 +127,7 @@ class Clinic:
             for (row,) in await connection.fetch(f'SELECT t::text FROM "{table}" AS t'):
                 assert not [word for word in forbidden if word in row], table
         await connection.close()
-        kept = "SELECT 1 FROM patient WHERE contact_ciphertext IS NOT NULL OR contact_key_id IS NOT NULL"
+        kept = "SELECT 1 FROM patient WHERE contact_ciphertext IS NOT NULL"
         assert await self.rows(kept) == []
         assert await self.rows("SELECT 1 FROM message WHERE draft IS NOT NULL") == []
         assert await self.rows("SELECT 1 FROM link") == []

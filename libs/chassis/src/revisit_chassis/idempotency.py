@@ -73,6 +73,11 @@ async def once(
     return answer
 
 
+def answer_context(clinic_id: UUID, route: str, key: str) -> bytes:
+    """Gives what a stored answer is bound to."""
+    return f"idempotency:{clinic_id}:{route}:{key}".encode()
+
+
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """A key taken by one request, from a moment on that tells it from a later one's claim."""
@@ -98,7 +103,7 @@ class _Claim:
 
     @property
     def context(self) -> bytes:
-        return f"idempotency:{self.clinic_id}:{self.route}:{self.key}".encode()
+        return answer_context(self.clinic_id, self.route, self.key)
 
 
 async def _take(database: Database, claim: _Claim, digest: bytes) -> Response | None:

@@ -1,35 +1,58 @@
 """Encrypting columns anew under the active key, after a rotation: in batches, resumable at any point.
 
 What is under the active key already is not touched, so an interrupted run goes on where it was and a
-second one finds nothing to do.
+second one finds nothing to do. A text that does not open is left as it is and counted: it must not
+keep the others under the old key.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.crypto import Keyring
+from revisit_chassis.crypto import Keyring, UnknownKey, UnreadableCiphertext
 from revisit_chassis.db import Database
+from revisit_chassis.idempotency import answer_context
+from revisit_chassis.schema import idempotency_key
 
 BATCH = 500
+
+Key = tuple[Any, ...]
+"""Values of a primary key, in the order of its columns; the clinic's id is the first."""
+Also = Callable[[AsyncConnection, Keyring, Sequence[Key]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedColumn:
-    """A column of ciphertexts."""
+    """A column of ciphertexts, in a table whose clinics can be listed (`tenancy.list_clinics`)."""
 
-    table: str
-    key: tuple[str, str]
-    """Columns of the primary key: `clinic_id`, and a UUID."""
+    table: sa.Table
     column: str
-    context: Callable[[Mapping[str, Any]], bytes]
-    """The context a row's text was encrypted with, from the row's key."""
+    context: Callable[..., bytes]
+    """The context a row's text was encrypted with, from the values of its primary key."""
+    also: Also | None = None
+    """Done in the transaction of each batch, with the keys of its rows."""
+
+    @property
+    def name(self) -> str:
+        """The column as people call it."""
+        return f"{self.table.name}.{self.column}"
 
 
-Also = Callable[[AsyncConnection, Sequence[tuple[UUID, UUID]]], Awaitable[None]]
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """What a run came to: how many texts it took, and how many it could not open."""
+
+    taken: int = 0
+    unreadable: int = 0
+
+
+IDEMPOTENT_ANSWERS = EncryptedColumn(idempotency_key, "answer", answer_context)
+"""Of a service whose app has keys (`revisit_chassis.idempotency`)."""
 
 
 async def clinics_of(database: Database, table: str) -> list[UUID]:
@@ -45,60 +68,93 @@ async def clinics_of(database: Database, table: str) -> list[UUID]:
 
 
 async def reencrypt(
-    database: Database, keyring: Keyring, column: EncryptedColumn, also: Also | None = None
-) -> int:
-    """Brings a column under the active key; gives how many texts it took.
+    database: Database, keyring: Keyring, columns: Sequence[EncryptedColumn]
+) -> dict[str, Reencrypted]:
+    """Brings columns under the active key; gives what it came to by the column's name.
 
     Args:
         database: Opened as the worker's role.
         keyring: Knows the old keys too.
-        column: Which.
-        also: Done in the transaction of each batch, with the keys of its rows.
-
-    Raises:
-        UnknownKey: A text needs a key that is not in the ring.
-        UnreadableCiphertext: A text does not open; nothing of its batch was changed.
+        columns: All that a service encrypts.
     """
-    done = 0
-    for clinic_id in await clinics_of(database, column.table):
-        while count := await _batch(database, keyring, column, clinic_id, also):
-            done += count
-    return done
+    return {column.name: await _column(database, keyring, column) for column in columns}
 
 
-async def _batch(
-    database: Database,
+async def _column(database: Database, keyring: Keyring, column: EncryptedColumn) -> Reencrypted:
+    taken = unreadable = 0
+    for clinic_id in await clinics_of(database, column.table.name):
+        after: Key | None = None
+        while True:
+            async with database.transaction((clinic_id,)) as connection:
+                rows = await _old_rows(connection, keyring, column, clinic_id, after)
+                if not rows:
+                    break
+                fresh = _opened(keyring, column, rows)
+                if fresh:
+                    await _write(connection, column, fresh)
+                    if column.also is not None:
+                        await column.also(connection, keyring, [key for key, _ in fresh])
+            after = rows[-1][0]
+            taken += len(fresh)
+            unreadable += len(rows) - len(fresh)
+    return Reencrypted(taken, unreadable)
+
+
+# Names and types of the statements come from the services' own descriptions of their tables.
+
+
+async def _old_rows(
+    connection: AsyncConnection,
     keyring: Keyring,
     column: EncryptedColumn,
     clinic_id: UUID,
-    also: Also | None,
-) -> int:
-    names = ", ".join(column.key)
+    after: Key | None,
+) -> list[tuple[Key, bytes]]:
+    """Key and text of the next rows that are under another key, locked."""
+    names = ", ".join(key.name for key in column.table.primary_key)
     prefix = keyring.active_prefix
-    async with database.transaction((clinic_id,)) as connection:
-        # Names come from the services' own declarations.
-        rows = (
-            await connection.exec_driver_sql(
-                f"SELECT {names}, {column.column} AS sealed FROM {column.table} "  # noqa: S608
-                f"WHERE clinic_id = $1 AND {column.column} IS NOT NULL "
-                f"AND substring({column.column} FROM 1 FOR $2) <> $3 "
-                f"ORDER BY {names} LIMIT $4 FOR UPDATE",
-                (clinic_id, len(prefix), prefix, BATCH),
-            )
-        ).mappings()
-        fresh = []
-        for row in rows:
-            context = column.context({name: row[name] for name in column.key})
-            plain = keyring.decrypt(row["sealed"], context)
-            fresh.append((*(row[name] for name in column.key), keyring.encrypt(plain, context)))
-        if fresh:
-            first, second = column.key
-            await connection.exec_driver_sql(
-                f"UPDATE {column.table} AS old SET {column.column} = fresh.sealed "  # noqa: S608
-                f"FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS fresh ({names}, sealed) "
-                f"WHERE old.{first} = fresh.{first} AND old.{second} = fresh.{second}",
-                tuple(map(list, zip(*fresh, strict=True))),
-            )
-            if also is not None:
-                await also(connection, [(row[0], row[1]) for row in fresh])
-    return len(fresh)
+    beyond, place = "", ()
+    if after is not None:
+        places = (f"${5 + n}::{_type(key)}" for n, key in enumerate(column.table.primary_key))
+        beyond, place = f"AND ({names}) > ({', '.join(places)}) ", after
+    found = await connection.exec_driver_sql(
+        f"SELECT {names}, {column.column} FROM {column.table.name} "  # noqa: S608
+        f"WHERE clinic_id = $1 AND {column.column} IS NOT NULL "
+        f"AND substring({column.column} FROM 1 FOR $2) <> $3 {beyond}"
+        f"ORDER BY {names} LIMIT $4 FOR UPDATE",
+        (clinic_id, len(prefix), prefix, BATCH, *place),
+    )
+    return [(tuple(row[:-1]), row[-1]) for row in found]
+
+
+def _opened(
+    keyring: Keyring, column: EncryptedColumn, rows: Sequence[tuple[Key, bytes]]
+) -> list[tuple[Key, bytes]]:
+    """The same texts under the active key, without those that do not open."""
+    fresh = []
+    for key, sealed in rows:
+        context = column.context(*key)
+        try:
+            fresh.append((key, keyring.encrypt(keyring.decrypt(sealed, context), context)))
+        except (UnreadableCiphertext, UnknownKey):
+            continue
+    return fresh
+
+
+async def _write(
+    connection: AsyncConnection, column: EncryptedColumn, fresh: Sequence[tuple[Key, bytes]]
+) -> None:
+    keys = list(column.table.primary_key)
+    names = ", ".join(key.name for key in keys)
+    arrays = ", ".join(f"${n}::{_type(key)}[]" for n, key in enumerate(keys, 1))
+    same = " AND ".join(f"old.{key.name} = fresh.{key.name}" for key in keys)
+    await connection.exec_driver_sql(
+        f"UPDATE {column.table.name} AS old SET {column.column} = fresh.sealed "  # noqa: S608
+        f"FROM unnest({arrays}, ${len(keys) + 1}::bytea[]) AS fresh ({names}, sealed) "
+        f"WHERE {same}",
+        (*map(list, zip(*(key for key, _ in fresh), strict=True)), [text for _, text in fresh]),
+    )
+
+
+def _type(column: "sa.Column[Any]") -> str:
+    return column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's

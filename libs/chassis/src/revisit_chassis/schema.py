@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Operations, Roles, protect
+from revisit_chassis.tenancy import Operations, Roles, list_clinics, protect
 
 METADATA = metadata()
 
@@ -54,6 +54,7 @@ def create(op: Operations, roles: Roles) -> None:
     """
     METADATA.create_all(op.get_bind())
     protect(op, "idempotency_key", roles, worker=True)
+    list_clinics(op, "idempotency_key", roles)
     # Append-only also for the service itself.
     protect(op, "audit_entry", roles, privileges="SELECT, INSERT")
     protect(op, "revoked_token", roles, worker=True)

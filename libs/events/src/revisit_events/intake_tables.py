@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Operations, Roles, protect
+from revisit_chassis.tenancy import Operations, Roles, list_clinics, protect
 
 METADATA = metadata()
 
@@ -49,3 +49,4 @@ def create(op: Operations, roles: Roles) -> None:
     )
     protect(op, "intake", roles, privileges="SELECT, INSERT")
     protect(op, "rejected_event", roles)
+    list_clinics(op, "rejected_event", roles)

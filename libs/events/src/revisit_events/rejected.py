@@ -14,6 +14,8 @@ from uuid import UUID, uuid5
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.crypto import Keyring
+from revisit_chassis.reencrypt import EncryptedColumn
+from revisit_events.intake_tables import rejected_event
 from revisit_events.reception import Refused, fitting_text
 
 RETENTION = timedelta(days=30)
@@ -150,3 +152,7 @@ async def mark_replayed(
 def context_of(clinic_id: UUID, row_id: UUID) -> bytes:
     """Gives what the body of a refused event is bound to."""
     return f"rejected_event:{clinic_id}:{row_id}".encode()
+
+
+REFUSED_BODIES = EncryptedColumn(rejected_event, "body", context_of)
+"""What a rotation of the key ring has to bring under the active key."""

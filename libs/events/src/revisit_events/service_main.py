@@ -1,11 +1,13 @@
 """The commands every service has: `api`, `worker`, `migrate`, `dlq`, `outbox`, `rebuild`.
 
+One that encrypts columns has `reencrypt` besides.
+
 Settings are read here, once, and passed down.
 """
 
 import argparse
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -13,9 +15,12 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from revisit_chassis.crypto import Keyring
+from revisit_chassis.db import Database
 from revisit_chassis.logs import configure_logging
 from revisit_chassis.migrate import upgrade
 from revisit_chassis.process import run_until_signal, serve_api
+from revisit_chassis.reencrypt import EncryptedColumn, Reencrypted, reencrypt
 from revisit_chassis.runtime import running_clock
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tenancy import Roles
@@ -37,6 +42,7 @@ def service_main(
     handlers: Handlers,
     projections: Projections,
     *,
+    encrypted: Sequence[EncryptedColumn] = (),
     extend: Extend | None = None,
     extra: Extra | None = None,
 ) -> int:
@@ -49,6 +55,7 @@ def service_main(
         build_worker: Makes the worker, given settings and `clock`.
         handlers: Of the consumer.
         projections: What `rebuild` makes again.
+        encrypted: Its encrypted columns, all of them: what `reencrypt` leaves out is lost with the old key.
         extend: Adds commands of the service's own.
         extra: Runs those.
     """
@@ -58,6 +65,8 @@ def service_main(
     commands.add_parser("worker", help="consume, relay, do what is due")
     commands.add_parser("migrate", help="bring the database to the newest schema")
     add_commands(commands)
+    if encrypted:
+        commands.add_parser("reencrypt", help="bring everything encrypted under the active key")
     if extend is not None:
         extend(commands)
     arguments = parser.parse_args()
@@ -75,9 +84,29 @@ def service_main(
     if arguments.command == "migrate":
         upgrade(service, settings.address("owner"), roles_of(settings))
         return 0
+    if arguments.command == "reencrypt":
+        return _tell(asyncio.run(_reencrypt(settings, encrypted)), print)
     if arguments.command in {"dlq", "outbox", "rebuild"}:
         return run_command(arguments, settings, handlers, projections, print)
     return extra(arguments, settings) if extra is not None else 2
+
+
+async def _reencrypt(
+    settings: ServiceSettings, encrypted: Sequence[EncryptedColumn]
+) -> dict[str, Reencrypted]:
+    database = Database(settings.address("worker"), pool_size=2)
+    try:
+        return await reencrypt(database, Keyring.load(settings.keyring), encrypted)
+    finally:
+        await database.close()
+
+
+def _tell(found: dict[str, Reencrypted], say: Callable[[str], None]) -> int:
+    """Says what became of each column; gives the exit code, 1 while a text does not open."""
+    for column, what in found.items():
+        left = f", {what.unreadable} do not open and stay" if what.unreadable else ""
+        say(f"{column}: {what.taken} encrypted anew{left}")
+    return int(any(what.unreadable for what in found.values()))
 
 
 def _named(fault: ErrorDetails) -> str:

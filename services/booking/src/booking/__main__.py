@@ -9,10 +9,9 @@ from uuid import UUID
 from booking.app import build_worker, create_app
 from booking.consumers import HANDLERS
 from booking.roles import scopes_of
+from booking.rotation import ENCRYPTED
 from booking.settings import Settings
-from booking.usecases.rotation import encrypt_anew
 from booking.usecases.tokens import revoke
-from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Signer
@@ -27,7 +26,7 @@ DAY_SECONDS = 24 * 3600
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the commands of booking's own: on tokens and keys."""
+    """Adds the commands of booking's own: on tokens."""
     token = commands.add_parser("token", help="print a signed token")
     token.add_argument("--clinic", type=UUID, help="none makes a platform token")
     token.add_argument("--role", required=True)
@@ -37,7 +36,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     gone.add_argument("--clinic", type=UUID, help="of the token; none for a platform token")
     gone.add_argument("--jti", required=True)
     gone.add_argument("--expires-at", type=_moment, required=True, help="RFC 3339")
-    commands.add_parser("reencrypt", help="bring everything encrypted under the active key")
 
 
 def _moment(text: str) -> datetime:
@@ -55,21 +53,8 @@ async def _revoke(arguments: argparse.Namespace, settings: ServiceSettings) -> N
         await database.close()
 
 
-async def _reencrypt(settings: ServiceSettings) -> dict[str, int]:
-    database = Database(settings.address("worker"), pool_size=2)
-    try:
-        return await encrypt_anew(database, Keyring.load(settings.keyring))
-    finally:
-        await database.close()
-
-
 def run_command(arguments: argparse.Namespace, settings: ServiceSettings) -> int:
     """Runs a command of booking's own; gives the exit code."""
-    if arguments.command == "reencrypt":
-        counts = asyncio.run(_reencrypt(settings))
-        for column, count in counts.items():
-            print(f"{column}: {count} encrypted anew")
-        return 0
     if arguments.command == "revoke":
         asyncio.run(_revoke(arguments, settings))
         return 0
@@ -99,6 +84,7 @@ if __name__ == "__main__":
             build_worker,
             HANDLERS,
             PROJECTIONS,
+            encrypted=ENCRYPTED,
             extend=add_commands,
             extra=run_command,
         )

@@ -2,8 +2,10 @@
 
 Called by the intake of `POST /v1/events` and by every use case, so there is one way to state. It is the
 hottest path of the product (every visit of every clinic): one statement a table, arrays in, nothing read
-into Python. Of several events about one row the statement itself takes the one that stands. Keys are
-sorted in each statement and tables come in the same order always, so two batches never deadlock.
+into Python. Of several events about one row the statement itself takes the one that stands.
+
+Locks come in one order, so that two batches wait for each other and never deadlock: identifiers, stubs,
+clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,6 +141,11 @@ ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
   contacts_told_at = NULL,
   erased_at = least(patient.erased_at, excluded.erased_at), version = patient.version + 1
 """
+LOCK_PATIENTS = """
+SELECT FROM patient JOIN unnest($1::uuid[], $2::uuid[]) AS meant (clinic_id, patient_id)
+  USING (clinic_id, patient_id)
+ORDER BY clinic_id, patient_id FOR UPDATE OF patient
+"""
 # What is retained for a replay is told again as it was; a contact block must not be.
 FORGET_CONTACTS = """
 UPDATE outbox SET data = NULL
@@ -200,18 +207,19 @@ async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: da
             case _ if type(event.data) in STATUS_AFTER:
                 statuses.append(_status_row(event, event.precedence))
     await _make_stubs(connection, events)
+    if erased:
+        await _erase(connection, erased, patients)
     for statement, rows in (
         (CLINICS, clinics),
         (PATIENTS, patients),
-        (SCHEDULES, schedules),
+        # Every report of a plan is one of a status too, so this one takes all locks, in their order.
         (STATUSES, statuses),
+        (SCHEDULES, schedules),
         (VISITS, visits),
         (LEADS, leads),
     ):
         if rows:
             await run_rows(connection, statement, rows)
-    if erased:
-        await _erase(connection, erased)
 
 
 async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
@@ -269,9 +277,13 @@ async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -
         await fetch(connection, STUBS, *columns)
 
 
-async def _erase(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
+async def _erase(
+    connection: AsyncConnection, events: Sequence[AnyEvent], others: Sequence[Row]
+) -> None:
     """Empties the patients' rows and tells those who hold contacts: the tombstone."""
     keys = [(event.clinic_id, event.data.patient_id) for event in events]  # type: ignore[attr-defined]
+    # Two statements are about to change patients, each in its own order: one takes the locks for both.
+    await run(connection, LOCK_PATIENTS, [*keys, *(row[:2] for row in others)])
     await run(
         connection, ERASE, [(*key, event.time) for key, event in zip(keys, events, strict=True)]
     )

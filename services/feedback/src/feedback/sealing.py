@@ -11,7 +11,7 @@ def seal(
     """The text as it is stored; nothing stays nothing."""
     if not text:
         return None
-    return keyring.encrypt(text.encode(), _context(clinic_id, record_id, field))
+    return keyring.encrypt(text.encode(), context_of(clinic_id, record_id, field))
 
 
 def unseal(
@@ -20,8 +20,9 @@ def unseal(
     """The text of a stored one."""
     if sealed is None:
         return None
-    return keyring.decrypt(sealed, _context(clinic_id, record_id, field)).decode()
+    return keyring.decrypt(sealed, context_of(clinic_id, record_id, field)).decode()
 
 
-def _context(clinic_id: uuid.UUID, record_id: uuid.UUID, field: str) -> bytes:
+def context_of(clinic_id: uuid.UUID, record_id: uuid.UUID, field: str) -> bytes:
+    """What a text is bound to."""
     return f"feedback:{clinic_id}:{record_id}:{field}".encode()

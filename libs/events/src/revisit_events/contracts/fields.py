@@ -102,10 +102,9 @@ def _read_time(given: object) -> datetime:
         except ValueError:
             pass  # looked at more closely below
         else:
-            if read.tzinfo is not UTC:
-                read = read.astimezone(UTC)
-            if EARLIEST.year <= read.year < LATEST.year:
-                return read
+            # In a bound's own year the offset may decide, and in the year 1 there is nothing before it.
+            if EARLIEST.year < read.year < LATEST.year - 1:
+                return read if read.tzinfo is UTC else read.astimezone(UTC)
     try:
         careful: datetime = _read_time_carefully(given)
     except ValidationError:

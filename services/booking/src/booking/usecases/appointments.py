@@ -12,7 +12,7 @@ from booking.domain.errors import AlreadyExists, InvalidVisit, NotFound, Patient
 from booking.domain.visit import Findings, Visit, visit_of
 from booking.projection import SOURCE
 from booking.store import appointments, clinics, patients
-from booking.usecases.recording import correlation_of_request, event_of, record
+from booking.usecases.recording import correlation_of_request, event_of, record, refer
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -42,6 +42,13 @@ async def book_appointment(
         InvalidSchedule: It would end before it starts.
         PatientErased: The patient is no longer kept.
     """
+    await refer(
+        connection,
+        clinic_id,
+        patient_id=patient_id,
+        practitioner_id=schedule.practitioner_id,
+        service_code=schedule.service_code,
+    )
     taken = await appointments.reserve_appointment(
         connection, clinic_id, appointment_id, patient_id
     )
@@ -86,6 +93,8 @@ async def reschedule_appointment(
         IllegalMove: It is neither booked nor confirmed.
         InvalidSchedule: It would end before it starts.
     """
+    if practitioner_id is not None:
+        await refer(connection, clinic_id, practitioner_id=practitioner_id)
     before = await _locked(connection, clinic_id, appointment_id)
     after = rules.reschedule(before, starts_at, ends_at, now, practitioner_id)
     data = AppointmentRescheduled(**_ids(after), **_plan(after.schedule))

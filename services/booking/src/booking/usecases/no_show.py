@@ -109,6 +109,10 @@ class NoShowTimer:
                 for row in rows
                 if row.is_history or (row.clinic_id, row.patient_id) in erased
             }
+            if passed_over:
+                # In one go with the others, for each of the two statements has an order of its own.
+                meant = [(row.clinic_id, row.appointment_id) for row in rows]
+                await appointments.lock_appointments(connection, meant)
             await _dismiss(connection, sorted(passed_over))
             due = [
                 (row.clinic_id, row.appointment_id, clock.at(row.no_show_due_at))

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment
-from booking.projection import SOURCE, apply
+from booking.projection import SOURCE, STUBS, apply
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.outbox import publish
@@ -18,6 +18,28 @@ def correlation_of_request() -> str | None:
     """Correlation id of the request in hand, as the chassis binds it for the logs; none elsewhere."""
     known = structlog.contextvars.get_contextvars().get("correlation_id")
     return str(known) if known else None
+
+
+async def refer(
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    *,
+    patient_id: UUID | None = None,
+    practitioner_id: UUID | None = None,
+    service_code: str | None = None,
+) -> None:
+    """Makes rows for what a command names, before it locks its appointment: batches come in this order.
+
+    Args:
+        connection: Inside the transaction of the command.
+        clinic_id: The clinic.
+        patient_id: Who may not be known yet.
+        practitioner_id: The same.
+        service_code: The same.
+    """
+    named = [[one] if one else [] for one in (patient_id, practitioner_id, service_code)]
+    columns = [column for one in named for column in ([clinic_id] * len(one), one)]
+    await connection.exec_driver_sql(STUBS, tuple(columns))
 
 
 async def record(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:

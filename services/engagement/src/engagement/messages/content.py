@@ -105,7 +105,7 @@ def person(keyring: Keyring, clinic_id: UUID, patient_id: UUID, ciphertext: byte
     if ciphertext is None:
         return Person()
     try:
-        block = json.loads(keyring.decrypt(ciphertext, f"{clinic_id}:{patient_id}".encode()))
+        block = json.loads(keyring.decrypt(ciphertext, contact_context(clinic_id, patient_id)))
     except (ValueError, UnknownKey):
         return Person(is_unreadable=True)
     if not isinstance(block, dict):
@@ -209,15 +209,16 @@ def _issued(facts: MessageFacts, purpose: str, token: str, at: datetime) -> Link
 def sealed_draft(keyring: Keyring, facts: MessageFacts, draft: Draft) -> bytes:
     """What is about to leave, encrypted: a repeated call must say the same."""
     block = json.dumps([draft.channel, draft.to, draft.text, {**draft.tokens}], ensure_ascii=False)
-    return keyring.encrypt(block.encode(), _draft_context(facts))
+    return keyring.encrypt(block.encode(), draft_context(facts.clinic_id, facts.message_id))
 
 
 def opened_draft(keyring: Keyring, facts: MessageFacts, draft: bytes | None) -> Draft | None:
     """What an earlier call said; None when there was none or it does not open any more."""
     if draft is None:
         return None
+    context = draft_context(facts.clinic_id, facts.message_id)
     try:
-        channel, to, text, tokens = json.loads(keyring.decrypt(draft, _draft_context(facts)))
+        channel, to, text, tokens = json.loads(keyring.decrypt(draft, context))
     except (UnreadableCiphertext, UnknownKey):
         return None
     return Draft(Channel(channel), to, text, tokens)
@@ -231,5 +232,11 @@ def repeated(facts: MessageFacts, draft: Draft, at: datetime) -> Outgoing | None
     return Outgoing(facts.message_id, draft.to, Content(text=draft.text), clinic, "", at)
 
 
-def _draft_context(facts: MessageFacts) -> bytes:
-    return f"draft:{facts.clinic_id}:{facts.message_id}".encode()
+def contact_context(clinic_id: UUID, patient_id: UUID) -> bytes:
+    """What a contact block is bound to; booking encrypts it so."""
+    return f"{clinic_id}:{patient_id}".encode()
+
+
+def draft_context(clinic_id: UUID, message_id: UUID) -> bytes:
+    """What a draft is bound to."""
+    return f"draft:{clinic_id}:{message_id}".encode()

@@ -9,7 +9,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from revisit_chassis.db import NAMING_CONVENTION
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Roles, list_clinics, protect
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -119,5 +119,6 @@ def create(op: Operations, roles: Roles) -> None:
     message.create(op.get_bind())
     protect(op, message.name, roles, worker="due")
     _clinic_of_message(op, roles)
+    list_clinics(op, message.name, roles)
     enrolment.create(op.get_bind())
     protect(op, enrolment.name, roles)

@@ -119,10 +119,9 @@ async def save_patients(
 
 _CONTACTS = """
 INSERT INTO patient AS p
-    (clinic_id, patient_id, contact_key_id, contact_ciphertext, contact_precedence)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[])
+    (clinic_id, patient_id, contact_ciphertext, contact_precedence)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::text[])
 ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-    contact_key_id = CASE WHEN p.erased_at IS NULL THEN excluded.contact_key_id END,
     contact_ciphertext = CASE WHEN p.erased_at IS NULL THEN excluded.contact_ciphertext END,
     contact_precedence = excluded.contact_precedence
 WHERE p.contact_precedence IS NULL OR excluded.contact_precedence > p.contact_precedence
@@ -140,7 +139,6 @@ async def save_contacts(
         _CONTACTS,
         [key.clinic_id for key, _, _ in rows],
         [key.id for key, _, _ in rows],
-        [contact.key_id if contact else None for contact in contacts],
         [base64.b64decode(contact.ciphertext) if contact else None for contact in contacts],
         [precedence for _, precedence, _ in rows],
     )
@@ -152,7 +150,7 @@ SELECT clinic_id, patient_id, min(erased_at)
 FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS e (clinic_id, patient_id, erased_at)
 GROUP BY 1, 2 ORDER BY 1, 2
 ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-    contact_key_id = NULL, contact_ciphertext = NULL,
+    contact_ciphertext = NULL,
     erased_at = LEAST(p.erased_at, excluded.erased_at)
 RETURNING clinic_id, patient_id, erased_at
 """

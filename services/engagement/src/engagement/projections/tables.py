@@ -11,7 +11,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, UUID
 
 from revisit_chassis.db import NAMING_CONVENTION
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Roles, list_clinics, protect
 
 METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -43,7 +43,6 @@ patient = sa.Table(
     sa.Column("time_zone", sa.Text),
     sa.Column("precedence", PRECEDENCE),
     # From patient.contact_changed; NULL ciphertext with a precedence is a tombstone.
-    sa.Column("contact_key_id", sa.Text),
     sa.Column("contact_ciphertext", BYTEA),
     sa.Column("contact_precedence", PRECEDENCE),
     # Terminal: whatever arrives after it, nothing personal is stored again.
@@ -99,3 +98,4 @@ def create(op: Operations, roles: Roles) -> None:
     for table in TABLES:
         table.create(op.get_bind())
         protect(op, table.name, roles)
+    list_clinics(op, patient.name, roles)

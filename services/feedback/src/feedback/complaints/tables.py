@@ -5,7 +5,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, UUID
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Roles, list_clinics, protect
 
 METADATA = metadata()
 
@@ -60,3 +60,4 @@ def create(op: Operations, roles: Roles) -> None:
     for table in (complaint, complaint_cause):
         table.create(op.get_bind())
         protect(op, table.name, roles)
+    list_clinics(op, complaint.name, roles)

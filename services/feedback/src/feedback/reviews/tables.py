@@ -5,7 +5,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, UUID
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, protect
+from revisit_chassis.tenancy import Roles, list_clinics, protect
 
 METADATA = metadata()
 
@@ -44,3 +44,4 @@ def create(op: Operations, roles: Roles) -> None:
     """Creates the table with row-level security; called by the initial migration."""
     review.create(op.get_bind())
     protect(op, review.name, roles)
+    list_clinics(op, review.name, roles)

@@ -5,7 +5,7 @@ from alembic.operations import Operations
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from revisit_chassis.db import metadata
-from revisit_chassis.tenancy import Roles, owner_lookup, protect
+from revisit_chassis.tenancy import Roles, list_clinics, owner_lookup, protect
 
 METADATA = metadata()
 
@@ -69,3 +69,4 @@ def create(op: Operations, roles: Roles) -> None:
         table.create(op.get_bind())
         protect(op, table.name, roles)
     owner_lookup(op, survey_link.name, roles, function="clinic_of_link", column="token_hash")
+    list_clinics(op, survey_response.name, roles)

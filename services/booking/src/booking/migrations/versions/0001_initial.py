@@ -256,7 +256,6 @@ def upgrade() -> None:
     # Erasure takes the contact blocks out of what the outbox retains; nothing else of it ever changes.
     op.execute(f'GRANT UPDATE (data) ON outbox TO "{roles.app}"')
     # What is encrypted is encrypted anew after a rotation, clinic by clinic.
-    for table in ("patient", "rejected_event"):
-        list_clinics(op, table, roles)
+    list_clinics(op, "patient", roles)
     for statement in REPORTED:
         op.execute(statement)
