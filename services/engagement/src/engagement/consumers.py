@@ -87,14 +87,14 @@ async def on_visit_completed(
     saved = await store.save_visits(connection, events)
     attended = [e for e in events if e.data.appointment_id is not None]
     touched = await store.save_statuses(connection, store.status_rows(attended, "completed"))
-    keys = [Key(one.event.clinic_id, one.event.data.visit_id) for one in saved]
+    keys = {Key(one.event.clinic_id, one.event.data.visit_id): one.is_new for one in saved}
     await journeys.plan_visits(connection, keys, now)
     await _appointments_changed(connection, touched, now)
     standing = [one.event for one in saved]
     await two_z.touch_visits(
         connection, [(e.clinic_id, e.data.patient_id, e.data.completed_at) for e in standing]
     )
-    taken = {(event.clinic_id, former) for event, former in saved if former}
+    taken = {(event.clinic_id, former) for event, former, _ in saved if former}
     await two_z.touch(connection, taken, now)
 
 

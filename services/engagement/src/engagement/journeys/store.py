@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engagement.journeys.domain import Recipient
 from engagement.messages.domain import Planned
 from engagement.projections.store import Key
-from revisit_chassis.db import fetch
+from revisit_chassis.db import change, fetch
 
 PLAN_BATCH = 1000
 
@@ -34,21 +34,32 @@ class Subject(NamedTuple):
 _RECIPIENT = """
     coalesce(p.time_zone, c.time_zone) AS time_zone, c.country, c.live_from, p.erased_at
 """
+# Row by row through the primary keys (OFFSET keeps the planner from undoing it): before the tables have
+# statistics it would rather read all of a clinic's visits for each batch.
 _VISITS = f"""
 SELECT v.clinic_id, v.visit_id AS subject_id, v.patient_id, v.completed_at AS happens_at,
     NULL::timestamptz AS scheduled_at, {_RECIPIENT}
 FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, visit_id)
-JOIN visit v ON v.clinic_id = k.clinic_id AND v.visit_id = k.visit_id
+CROSS JOIN LATERAL (
+    SELECT * FROM visit WHERE clinic_id = k.clinic_id AND visit_id = k.visit_id OFFSET 0
+) AS v
 JOIN clinic c ON c.clinic_id = v.clinic_id
-LEFT JOIN patient p ON p.clinic_id = v.clinic_id AND p.patient_id = v.patient_id
+LEFT JOIN LATERAL (
+    SELECT * FROM patient WHERE clinic_id = v.clinic_id AND patient_id = v.patient_id OFFSET 0
+) AS p ON true
 """  # noqa: S608  # built of the constant above
 _APPOINTMENTS = f"""
 SELECT a.clinic_id, a.appointment_id AS subject_id, a.patient_id, a.starts_at AS happens_at,
     a.scheduled_at, {_RECIPIENT}
 FROM unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, appointment_id)
-JOIN appointment a ON a.clinic_id = k.clinic_id AND a.appointment_id = k.appointment_id
+CROSS JOIN LATERAL (
+    SELECT * FROM appointment
+    WHERE clinic_id = k.clinic_id AND appointment_id = k.appointment_id OFFSET 0
+) AS a
 JOIN clinic c ON c.clinic_id = a.clinic_id
-LEFT JOIN patient p ON p.clinic_id = a.clinic_id AND p.patient_id = a.patient_id
+LEFT JOIN LATERAL (
+    SELECT * FROM patient WHERE clinic_id = a.clinic_id AND patient_id = a.patient_id OFFSET 0
+) AS p ON true
 WHERE a.starts_at IS NOT NULL
 """  # noqa: S608  # built of the constant above
 
@@ -187,37 +198,37 @@ async def save_plans(
         plans: What ought to exist.
         erased_decision: The decision, as JSON, for messages of patients already erased.
     """
-    plans = sorted(plans, key=lambda plan: (plan.clinic_id, plan.message_id))
-    await fetch(
-        connection,
-        """
-        INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
-            occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
-        SELECT *, CASE WHEN decided_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
-            CASE WHEN decided_at IS NOT NULL THEN 'patient_erased' END,
-            CASE WHEN decided_at IS NOT NULL THEN $12::text::jsonb END
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::uuid[],
-            $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
-            AS p (clinic_id, message_id, patient_id, journey, step, subject_id, occurrence,
-                legal_class, due_at, expires_at, decided_at)
-        ON CONFLICT (clinic_id, message_id) DO UPDATE SET
-            due_at = excluded.due_at, expires_at = excluded.expires_at
-        WHERE m.state = 'scheduled' AND m.attempt = 0
-            AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
-        """,
-        [plan.clinic_id for plan in plans],
-        [plan.message_id for plan in plans],
-        [plan.patient_id for plan in plans],
-        [plan.journey for plan in plans],
-        [plan.step for plan in plans],
-        [plan.subject_id for plan in plans],
-        [plan.occurrence for plan in plans],
-        [plan.legal_class.value for plan in plans],
-        [plan.due_at for plan in plans],
-        [plan.expires_at for plan in plans],
-        [plan.erased_at for plan in plans],
-        erased_decision,
-    )
+    rows = [
+        (
+            plan.clinic_id,
+            plan.message_id,
+            plan.patient_id,
+            plan.journey,
+            plan.step,
+            plan.subject_id,
+            plan.occurrence,
+            plan.legal_class.value,
+            plan.due_at,
+            plan.expires_at,
+            plan.erased_at,
+        )
+        for plan in sorted(plans, key=lambda plan: (plan.clinic_id, plan.message_id))
+    ]
+    await fetch(connection, _SAVE_PLANS, rows, erased_decision)
+
+
+_SAVE_PLANS = """
+INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
+    occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
+SELECT *, CASE WHEN erased_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
+    CASE WHEN erased_at IS NOT NULL THEN 'patient_erased' END,
+    CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
+FROM unnest($1::planned_message[])
+ON CONFLICT (clinic_id, message_id) DO UPDATE SET
+    due_at = excluded.due_at, expires_at = excluded.expires_at
+WHERE m.state = 'scheduled' AND m.attempt = 0
+    AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
+"""
 
 
 class Enrolment(NamedTuple):
@@ -229,23 +240,26 @@ class Enrolment(NamedTuple):
     subject_id: UUID
 
 
+_ENROL = """
+INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
+SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
+ON CONFLICT DO NOTHING
+"""
+# Asked only when some were enrolled before; a row whose xmin is this transaction is new.
+_NEWLY_ENROLLED = """
+SELECT enrolment_id FROM enrolment JOIN unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, enrolment_id)
+    USING (clinic_id, enrolment_id)
+WHERE enrolment.xmin = pg_current_xact_id()::xid
+"""
+
+
 async def save_enrolments(
     connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment]
 ) -> set[UUID]:
     """Enrols those who are not yet; returns the ids of the new ones."""
     rows = sorted(set(rows))
-    result = await fetch(
-        connection,
-        """
-        INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
-        SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
-        ON CONFLICT DO NOTHING RETURNING enrolment_id
-        """,
-        [row.clinic_id for row in rows],
-        [row.enrolment_id for row in rows],
-        [row.patient_id for row in rows],
-        [row.subject_id for row in rows],
-        journey,
-        version,
-    )
-    return {row.enrolment_id for row in result}
+    columns = list(map(list, zip(*rows, strict=True)))
+    if await change(connection, _ENROL, *columns, journey, version) == len(rows):
+        return {row.enrolment_id for row in rows}
+    found = await fetch(connection, _NEWLY_ENROLLED, *columns[:2])
+    return {row.enrolment_id for row in found}

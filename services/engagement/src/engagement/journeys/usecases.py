@@ -40,15 +40,18 @@ _ERASED_DECISION = json.dumps(
 )
 
 
-async def plan_visits(connection: AsyncConnection, keys: Sequence[Key], now: datetime) -> None:
+async def plan_visits(
+    connection: AsyncConnection, visits: Mapping[Key, bool], now: datetime
+) -> None:
     """Plans the follow-ups of visits.
 
     Args:
         connection: Inside the transaction that changed the visits.
-        keys: Clinic and visit.
+        visits: Clinic and visit, and whether it is new: then nothing was planned for it before.
         now: The moment of the enrolment.
     """
-    await _plan(connection, FOLLOW_UP, keys, now)
+    known = [key for key, is_new in visits.items() if not is_new]
+    await _plan(connection, FOLLOW_UP, list(visits), now, planned_before=known)
 
 
 async def plan_appointments(
@@ -98,13 +101,19 @@ async def drop_for_erased(connection: AsyncConnection, erased_at: Mapping[Key, d
 
 
 async def _plan(
-    connection: AsyncConnection, journey: str, keys: Sequence[Key], now: datetime
+    connection: AsyncConnection,
+    journey: str,
+    keys: Sequence[Key],
+    now: datetime,
+    planned_before: Sequence[Key] | None = None,
 ) -> None:
     if not keys:
         return
     subjects = await _subjects(connection, journey, keys)
     plans = [plan for subject in subjects if (plan := _planned(journey, subject))]
-    await store.withdraw(connection, journey, keys, [plan.message_id for plan in plans])
+    withdrawn = keys if planned_before is None else planned_before
+    if withdrawn:
+        await store.withdraw(connection, journey, withdrawn, [plan.message_id for plan in plans])
     if plans:
         await store.save_plans(connection, plans, _ERASED_DECISION)
     await _enrol(

@@ -117,6 +117,16 @@ def _clinic_of_message(op: Operations, roles: Roles) -> None:
 def create(op: Operations, roles: Roles) -> None:
     """Creates the tables with row-level security; called by the initial migration."""
     message.create(op.get_bind())
+    op.execute("""
+        CREATE TYPE planned_message AS (
+            clinic_id uuid, message_id uuid, patient_id uuid, journey text, step text, subject_id uuid,
+            occurrence text, legal_class text, due_at timestamptz, expires_at timestamptz,
+            erased_at timestamptz
+        )
+    """)
+    op.execute(
+        "COMMENT ON TYPE planned_message IS 'What planning hands over; a column more is a new type.'"
+    )
     protect(op, message.name, roles, worker="due")
     _clinic_of_message(op, roles)
     list_clinics(op, message.name, roles)

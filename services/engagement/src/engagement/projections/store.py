@@ -269,10 +269,12 @@ class SavedVisit(NamedTuple):
 
     Args:
         former_patient_id: Whose visit it was until then, where a correction says that it was not.
+        is_new: Nothing was known of it until now.
     """
 
     event: Event[VisitCompleted]
     former_patient_id: UUID | None
+    is_new: bool
 
 
 class StatusRow(NamedTuple):
@@ -304,8 +306,7 @@ async def save_statuses(
 _VISITS = """
 INSERT INTO visit AS v (clinic_id, visit_id, patient_id, appointment_id, practitioner_id, service_code,
     kind, outcome, referral_urgency, next_visit_due_on, completed_at, precedence)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
-    $8::text[], $9::text[], $10::date[], $11::timestamptz[], $12::text[])
+SELECT * FROM unnest($1::told_visit[])
 ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
     patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
     practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
@@ -313,7 +314,8 @@ ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
     next_visit_due_on = excluded.next_visit_due_on, completed_at = excluded.completed_at,
     precedence = excluded.precedence
 WHERE excluded.precedence > v.precedence
-RETURNING new.clinic_id, new.visit_id, nullif(old.patient_id, new.patient_id) AS former_patient_id
+RETURNING new.clinic_id, new.visit_id, nullif(old.patient_id, new.patient_id) AS former_patient_id,
+    old.visit_id IS NULL AS is_new
 """
 
 
@@ -321,26 +323,30 @@ async def save_visits(
     connection: AsyncConnection, events: Sequence[Event[VisitCompleted]]
 ) -> list[SavedVisit]:
     """Writes completed visits; returns those that stand."""
-    rows = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
-    data = [e.data for _, _, e in rows]
-    result = await fetch(
-        connection,
-        _VISITS,
-        [key.clinic_id for key, _, _ in rows],
-        [key.id for key, _, _ in rows],
-        [d.patient_id for d in data],
-        [d.appointment_id for d in data],
-        [d.practitioner_id for d in data],
-        [d.service_code for d in data],
-        [d.kind for d in data],
-        [d.outcome for d in data],
-        [d.referral.urgency if d.referral else None for d in data],
-        [d.next_visit_due_on for d in data],
-        [d.completed_at for d in data],
-        [precedence for _, precedence, _ in rows],
-    )
-    former = {Key(row.clinic_id, row.visit_id): row.former_patient_id for row in result}
-    return [SavedVisit(event, former[key]) for key, _, event in rows if key in former]
+    newest = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
+    rows = [
+        (
+            key.clinic_id,
+            key.id,
+            (data := event.data).patient_id,
+            data.appointment_id,
+            data.practitioner_id,
+            data.service_code,
+            data.kind,
+            data.outcome,
+            data.referral.urgency if data.referral else None,
+            data.next_visit_due_on,
+            data.completed_at,
+            precedence,
+        )
+        for key, precedence, event in newest
+    ]
+    saved = {Key(row[0], row[1]): row for row in await fetch(connection, _VISITS, rows)}
+    return [
+        SavedVisit(event, row.former_patient_id, row.is_new)
+        for key, _, event in newest
+        if (row := saved.get(key)) is not None
+    ]
 
 
 def status_rows(events: Iterable[Event[Any]], status: str) -> list[StatusRow]:

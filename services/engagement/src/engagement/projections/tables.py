@@ -99,3 +99,13 @@ def create(op: Operations, roles: Roles) -> None:
         table.create(op.get_bind())
         protect(op, table.name, roles)
     list_clinics(op, patient.name, roles)
+    op.execute("""
+        CREATE TYPE told_visit AS (
+            clinic_id uuid, visit_id uuid, patient_id uuid, appointment_id uuid, practitioner_id uuid,
+            service_code text, kind text, outcome text, referral_urgency text, next_visit_due_on date,
+            completed_at timestamptz, precedence text
+        )
+    """)
+    op.execute(
+        "COMMENT ON TYPE told_visit IS 'What the handler hands over; a column more is a new type.'"
+    )
