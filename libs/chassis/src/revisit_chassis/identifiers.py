@@ -1,8 +1,14 @@
 """Ids from a clinic's own identifiers, and how one with a slash stands in a path."""
 
 from functools import lru_cache
+from hashlib import sha1
 from urllib.parse import unquote
-from uuid import UUID, uuid5
+from uuid import UUID
+
+from asyncpg.pgproto import pgproto
+
+DriverUuid = pgproto.UUID
+"""The database driver's class of UUIDs: a `uuid.UUID` whose text, hash and order are made in C."""
 
 LONGEST_IDENTIFIER = 64
 SLASH = "\ue02f"
@@ -55,7 +61,26 @@ def canonical_id(clinic_id: UUID, noun: str, value: str) -> UUID:
         return UUID(value)
     if not 1 <= len(value) <= LONGEST_IDENTIFIER:
         raise ValueError("an identifier has 1 to 64 characters")
-    return uuid5(clinic_id, f"{noun}:{value}")
+    return named_uuid(clinic_id, f"{noun}:{value}")
+
+
+def named_uuid(namespace: UUID, name: str) -> UUID:
+    """Gives the UUID of version 5 of a name (RFC 9562, section 5.5), in the driver's class.
+
+    The standard library's `uuid5` gives the same and takes three times as long.
+
+    Args:
+        namespace: Keeps equal names of two namespaces apart.
+        name: Any text.
+
+    >>> from uuid import uuid5
+    >>> named_uuid(UUID(int=7), "visit:42") == uuid5(UUID(int=7), "visit:42")
+    True
+    """
+    digest = bytearray(sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    return DriverUuid(bytes(digest))
 
 
 def is_uuid(value: str) -> bool:

@@ -10,9 +10,10 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from revisit_chassis.identifiers import DriverUuid
 from revisit_events.catalog import PUBLISHED, UPCASTERS, schema_path, topic_of, upcast
 from revisit_events.contracts import EventData
-from revisit_events.contracts.fields import DriverUuid, Time
+from revisit_events.contracts.fields import Time
 from revisit_events.envelope import (
     AnyEvent,
     Event,

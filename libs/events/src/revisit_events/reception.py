@@ -17,11 +17,11 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from revisit_chassis.identifiers import canonical_id
+from revisit_chassis.identifiers import DriverUuid, canonical_id
 from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
-from revisit_events.contracts.fields import DriverUuid, Time
+from revisit_events.contracts.fields import Time
 from revisit_events.envelope import AnyEvent, Event, time_text_as_given
 from revisit_events.faults import explain
 from revisit_events.http import MAX_EVENT_BYTES, RawRequest, data_of, is_json

@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from asyncpg.pgproto import pgproto
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,8 +25,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, core_schema
 
-DriverUuid = pgproto.UUID
-"""The database driver's class of UUIDs: a `uuid.UUID` whose text, hash and order are made in C."""
+from revisit_chassis.identifiers import DriverUuid
 
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)

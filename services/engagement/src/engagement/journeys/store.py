@@ -76,21 +76,10 @@ async def appointments(connection: AsyncConnection, keys: Sequence[Key]) -> list
 
 async def _subjects(connection: AsyncConnection, sql: str, keys: Sequence[Key]) -> list[Subject]:
     rows = await fetch(connection, sql, [key.clinic_id for key in keys], [key.id for key in keys])
+    # In the order of the statements' columns, and of the fields of a recipient.
     return [
-        Subject(
-            Recipient(
-                clinic_id=row.clinic_id,
-                patient_id=row.patient_id,
-                time_zone=row.time_zone,
-                country=row.country,
-                live_from=row.live_from,
-                erased_at=row.erased_at,
-            ),
-            row.subject_id,
-            row.happens_at,
-            row.scheduled_at,
-        )
-        for row in rows
+        Subject(Recipient(clinic_id, patient_id, *rest), subject_id, happens_at, scheduled_at)
+        for clinic_id, subject_id, patient_id, happens_at, scheduled_at, *rest in rows
     ]
 
 

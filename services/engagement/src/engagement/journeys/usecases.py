@@ -6,7 +6,6 @@ messages.
 """
 
 import json
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -19,6 +18,7 @@ from engagement.journeys.store import Enrolment, Subject
 from engagement.messages.domain import Planned
 from engagement.messages.endings import Ending, end_messages, forget_texts
 from engagement.projections.store import Key
+from revisit_chassis.identifiers import named_uuid
 from revisit_events.contracts import JourneyEnrolled
 from revisit_events.envelope import new_event
 from revisit_events.outbox import publish
@@ -172,4 +172,4 @@ async def _enrol(
 def _enrolment(journey: str, subject: Subject) -> Enrolment:
     clinic_id, patient_id = subject.recipient.clinic_id, subject.recipient.patient_id
     name = f"enrolment:{patient_id}:{journey}:{subject.subject_id}"
-    return Enrolment(clinic_id, uuid.uuid5(clinic_id, name), patient_id, subject.subject_id)
+    return Enrolment(clinic_id, named_uuid(clinic_id, name), patient_id, subject.subject_id)

@@ -4,11 +4,12 @@ Pure; used by the gate, the journeys, the sender and the channels. A message is 
 rest it is `sent`, `uncertain` or `dropped`: the sum of the three is what was due.
 """
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
+
+from revisit_chassis.identifiers import named_uuid
 
 
 class LegalClass(StrEnum):
@@ -100,7 +101,7 @@ def message_id(
         step: Key of the journey's step.
         occurrence: Which time, where a step repeats: a reminder's start of the appointment.
     """
-    return uuid.uuid5(clinic_id, f"message:{patient_id}:{journey}:{subject_id}:{step}:{occurrence}")
+    return named_uuid(clinic_id, f"message:{patient_id}:{journey}:{subject_id}:{step}:{occurrence}")
 
 
 def retry_delay(attempt: int, retry_after_seconds: float | None, jitter: float) -> timedelta:

@@ -8,12 +8,13 @@ passed; and where the clocks go back from inside the window to a time before it,
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _TICK = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
+_MIDNIGHT = time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,16 @@ def _bisected(early: datetime, late: datetime, zone: tzinfo | None) -> datetime:
 def _end_of_window(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
     local = moment.astimezone(zone)
     day = local.date() if local.time() < quiet.end else local.date() + _DAY
-    first = _resolve(datetime.combine(day, quiet.end, zone))
+    first = _instant(day, quiet.end, zone)
     if first > moment:
         return first
     return datetime.combine(day, quiet.end, zone).replace(fold=1).astimezone(UTC)
+
+
+@lru_cache(maxsize=4096)
+def _instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
+    """The instant of a wall-clock time of a day; the few that many people share are computed once."""
+    return _resolve(datetime.combine(day, wall, zone))
 
 
 def _resolve(wall: datetime) -> datetime:
@@ -108,5 +115,4 @@ def _resolve(wall: datetime) -> datetime:
 def local_day(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Start (inclusive) and end (exclusive) in UTC of the calendar day that a moment has in a zone."""
     day = moment.astimezone(zone).date()
-    start = _resolve(datetime.combine(day, time(), zone))
-    return start, _resolve(datetime.combine(day + _DAY, time(), zone))
+    return _instant(day, _MIDNIGHT, zone), _instant(day + _DAY, _MIDNIGHT, zone)
