@@ -36,7 +36,7 @@ token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
 	@$(BIN)/python -m standalone token --data-dir $(DATA_DIR) $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
 
 test: setup ## Run every test on the embedded default
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not data" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not data" $(ARGS)
 
 test-fast: setup ## Run the pure tests (ten seconds)
 	@$(BIN)/python -m pytest -q -m "pure" $(ARGS)
