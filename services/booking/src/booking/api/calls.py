@@ -104,18 +104,18 @@ class Call:
         )
 
 
-def call_with(scope: str) -> Callable[..., Call]:
+def call_with(scope: str) -> Callable[..., Awaitable[Call]]:
     """Gives the dependency that lets in a caller with a scope in a clinic."""
     allow = require(scope)
 
-    def call(
+    async def call(
         request: Request,
         state: ChassisDep,
         now: Now,
         key: IdempotencyKey = None,
         if_match: IfMatch = None,
     ) -> Call:
-        principal = allow(request)
+        principal = await allow(request)
         clinic_id = clinic_of(principal)
         return Call(
             request=request,
@@ -132,7 +132,7 @@ def call_with(scope: str) -> Callable[..., Call]:
     return call
 
 
-def keyring_of(request: Request) -> Keyring:
+async def keyring_of(request: Request) -> Keyring:
     """Gives the keys of names and contacts."""
     keyring: Keyring = request.app.state.keyring
     return keyring
