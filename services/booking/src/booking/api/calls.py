@@ -46,6 +46,13 @@ class Names:
         """The UUID of a record that may be missing."""
         return None if given is None else self.id_of(noun, given)
 
+    def given(self, noun: Noun, record_id: UUID) -> str | None:
+        """The clinic's own identifier of a record, if the request called it so."""
+        for _, met_noun, met_id, identifier in self.met:
+            if (met_noun, met_id) == (noun, record_id):
+                return identifier
+        return None
+
     async def keep(self, connection: AsyncConnection) -> None:
         """Stores what was met, so that answers can show it."""
         await keep_identifiers(connection, sorted(set(self.met)))

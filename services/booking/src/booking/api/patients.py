@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.api.calls import Call, KeyringDep, Names, answer_of, call_with
 from booking.api.fields import OwnId
@@ -61,9 +63,9 @@ async def put_patient(
         call.now,
     )
     await call.note(connection, "patient.put", "patient", canonical)
-    named = await clinics.identifiers(connection, call.clinic_id, [("patient", canonical)])
     answer = PatientReference(
-        patient_id=canonical, patient_identifier=named.get(("patient", canonical))
+        patient_id=canonical,
+        patient_identifier=await _identifier(connection, call.names, canonical),
     )
     status = 200 if before.is_registered else 201
     return answer_of(answer, status=status, version=after.version)
@@ -99,6 +101,14 @@ async def delete_patient(
     if await commands.erase_patient(connection, call.clinic_id, canonical, call.now):
         await call.note(connection, "patient.erase", "patient", canonical)
     return Response(status_code=204)
+
+
+async def _identifier(connection: AsyncConnection, names: Names, patient_id: UUID) -> str | None:
+    """The clinic's own name of a patient; kept already when it is what the caller said."""
+    if (given := names.given("patient", patient_id)) is not None:
+        return given
+    kept = await clinics.identifiers(connection, names.clinic_id, [("patient", patient_id)])
+    return kept.get(("patient", patient_id))
 
 
 def _version(before: Patient) -> int | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,25 @@ from booking import tables
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store.rows import Key, is_row, sequence_of, time_of
 from revisit_chassis.crypto import Keyring
+
+# The driver's own statements: registering a patient is what a clinic's systems do most besides telling
+# events, and building them anew for each call took as long as running them.
+_COLUMNS = ", ".join(tables.patient.columns.keys())
+_LOCK = f"""
+WITH stub AS (
+  INSERT INTO patient (clinic_id, patient_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
+  RETURNING {_COLUMNS}
+)
+SELECT {_COLUMNS} FROM (
+  SELECT {_COLUMNS} FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR UPDATE
+) AS known
+UNION ALL SELECT {_COLUMNS} FROM stub
+"""  # noqa: S608  (names of our own columns)
+_SAVE_PERSON = """
+UPDATE patient SET
+  version = $3, identity_encrypted = $4, contacts_encrypted = $5, contacts_told_at = $6
+WHERE clinic_id = $1 AND patient_id = $2
+"""
 
 
 async def is_erased(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> bool:
@@ -55,16 +74,12 @@ async def lock_patient(
 async def _locked_row(
     connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
 ) -> Mapping[Any, Any]:
-    await connection.exec_driver_sql(
-        "INSERT INTO patient (clinic_id, patient_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        (clinic_id, patient_id),
-    )
-    query = (
-        sa.select(tables.patient)
-        .where(is_row(tables.patient, clinic_id, patient_id=patient_id))
-        .with_for_update()
-    )
-    return (await connection.execute(query)).mappings().one()
+    key = (clinic_id, patient_id)
+    row = (await connection.exec_driver_sql(_LOCK, key)).mappings().one_or_none()
+    if row is None:
+        # Somebody made the row meanwhile: the statement waited for them, but looked before it waited.
+        row = (await connection.exec_driver_sql(_LOCK, key)).mappings().one()
+    return row
 
 
 async def lock_bare(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Patient:
@@ -90,26 +105,28 @@ async def lock_next_versions(
     return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows.mappings()]
 
 
-async def save_person(
-    connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient: Patient
-) -> None:
-    """Writes name, date of birth and contacts, encrypted under the active key."""
+def sealed(keyring: Keyring, clinic_id: UUID, patient: Patient) -> tuple[bytes, bytes]:
+    """Name and date of birth, and contacts, encrypted for the patient's row."""
     key = (clinic_id, patient.patient_id)
     identity: dict[str, Any] = {"name": asdict(patient.identity.name)}
     if patient.identity.birth_on is not None:
         identity["birth_on"] = patient.identity.birth_on.isoformat()
-    await connection.execute(
-        sa.update(tables.patient)
-        .where(is_row(tables.patient, clinic_id, patient_id=patient.patient_id))
-        .values(
-            identity_encrypted=keyring.encrypt(_json(identity), context_of("identity", *key)),
-            contacts_encrypted=keyring.encrypt(
-                _json(contacts_document(patient.contacts)), context_of("contacts", *key)
-            ),
-            contacts_told_at=patient.told_at,
-            version=patient.version,
-        )
+    contacts = contacts_document(patient.contacts)
+    return (
+        keyring.encrypt(_json(identity), context_of("identity", *key)),
+        keyring.encrypt(_json(contacts), context_of("contacts", *key)),
     )
+
+
+async def save_person(
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    patient: Patient,
+    person: tuple[bytes, bytes, datetime | None],
+) -> None:
+    """Writes what `sealed` gave, and when it was told, into a locked row."""
+    key = (clinic_id, patient.patient_id)
+    await connection.exec_driver_sql(_SAVE_PERSON, (*key, patient.version, *person))
 
 
 def contacts_document(contacts: Contacts) -> dict[str, Any]:
