@@ -5,7 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Every command writes one: the driver's own statement costs half of one that SQLAlchemy builds.
+from revisit_chassis.db import fetch
+
+# Every command writes one, so it is the driver's own statement.
 _RECORD = """
 INSERT INTO audit_entry (clinic_id, actor, action, record, at, correlation_id)
 VALUES ($1, $2, $3, $4, $5, $6)
@@ -33,6 +35,4 @@ async def record_audit(
         at: Business time.
         correlation_id: Of the request.
     """
-    await connection.exec_driver_sql(
-        _RECORD, (clinic_id, actor, action, record, at, correlation_id)
-    )
+    await fetch(connection, _RECORD, clinic_id, actor, action, record, at, correlation_id)

@@ -258,9 +258,7 @@ async def apply_to_locked_patient(
     if not isinstance(event.data, PatientRegistered):
         raise TypeError(event.data)
     row = _patient_row(event, event.data)
-    await connection.exec_driver_sql(
-        LOCKED_PATIENT, (*row, version, *(person or (None, None, None)))
-    )
+    await fetch(connection, LOCKED_PATIENT, *row, version, *(person or (None, None, None)))
 
 
 async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:

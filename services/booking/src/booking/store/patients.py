@@ -14,9 +14,10 @@ from booking import tables
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store.rows import Key, is_row, sequence_of, time_of
 from revisit_chassis.crypto import Keyring
+from revisit_chassis.db import Row, fetch
 
-# The driver's own statements: registering a patient is what a clinic's systems do most besides telling
-# events, and building them anew for each call took as long as running them.
+# Registering patients is what a clinic's systems do most besides telling events, so these are the
+# driver's own statements.
 _COLUMNS = ", ".join(tables.patient.columns.keys())
 _LOCK = f"""
 WITH stub AS (
@@ -71,15 +72,11 @@ async def lock_patient(
     return _patient_from_row(await _locked_row(connection, clinic_id, patient_id), keyring)
 
 
-async def _locked_row(
-    connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
-) -> Mapping[Any, Any]:
-    key = (clinic_id, patient_id)
-    row = (await connection.exec_driver_sql(_LOCK, key)).mappings().one_or_none()
-    if row is None:
-        # Somebody made the row meanwhile: the statement waited for them, but looked before it waited.
-        row = (await connection.exec_driver_sql(_LOCK, key)).mappings().one()
-    return row
+async def _locked_row(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Row:
+    rows = await fetch(connection, _LOCK, clinic_id, patient_id)
+    # Without one somebody made it meanwhile: the statement waited for them, but looked before it waited.
+    rows = rows or await fetch(connection, _LOCK, clinic_id, patient_id)
+    return rows[0]
 
 
 async def lock_bare(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Patient:
@@ -92,7 +89,8 @@ async def lock_next_versions(
     connection: AsyncConnection, keyring: Keyring, keys: Sequence[Key]
 ) -> list[tuple[UUID, Patient]]:
     """Clinic and patient of each key, raised to the next version; erased ones are left out."""
-    rows = await connection.exec_driver_sql(
+    rows = await fetch(
+        connection,
         """
         UPDATE patient SET version = patient.version + 1
         FROM unnest($1::uuid[], $2::uuid[]) AS wanted (clinic_id, patient_id)
@@ -100,9 +98,10 @@ async def lock_next_versions(
           AND erased_at IS NULL
         RETURNING patient.*
         """,
-        ([key[0] for key in keys], [key[1] for key in keys]),
+        [key[0] for key in keys],
+        [key[1] for key in keys],
     )
-    return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows.mappings()]
+    return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows]
 
 
 def sealed(keyring: Keyring, clinic_id: UUID, patient: Patient) -> tuple[bytes, bytes]:
@@ -126,7 +125,7 @@ async def save_person(
 ) -> None:
     """Writes what `sealed` gave, and when it was told, into a locked row."""
     key = (clinic_id, patient.patient_id)
-    await connection.exec_driver_sql(_SAVE_PERSON, (*key, patient.version, *person))
+    await fetch(connection, _SAVE_PERSON, *key, patient.version, *person)
 
 
 def contacts_document(contacts: Contacts) -> dict[str, Any]:
@@ -146,7 +145,7 @@ def context_of(column: str, clinic_id: UUID, patient_id: UUID) -> bytes:
     return f"booking.patient.{column}:{clinic_id}:{patient_id}".encode()
 
 
-def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patient:
+def _patient_from_row(row: Row | Mapping[Any, Any], keyring: Keyring | None) -> Patient:
     key = (row["clinic_id"], row["patient_id"])
     identity, contacts = Identity(), Contacts()
     if keyring and row["identity_encrypted"] is not None:
@@ -178,7 +177,7 @@ def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patien
     )
 
 
-def _particulars_from_row(row: Mapping[Any, Any]) -> Particulars:
+def _particulars_from_row(row: Row | Mapping[Any, Any]) -> Particulars:
     acquisition = Acquisition(
         row["acquisition_channel"], row["acquisition_cost_minor"], row["acquisition_currency"]
     )
