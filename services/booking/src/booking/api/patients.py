@@ -21,7 +21,7 @@ from booking.domain.errors import NotFound
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store import clinics, patients
 from booking.usecases import patients as commands
-from revisit_chassis.etag import IfMatch, check_if_match
+from revisit_chassis.etag import check_if_match
 from revisit_chassis.http import ClinicConnection
 
 router = APIRouter()
@@ -41,7 +41,6 @@ async def put_patient(
     call: Writing,
     connection: ClinicConnection,
     keyring: KeyringDep,
-    if_match: IfMatch = None,
 ) -> Response:
     """Registers a patient (201) or replaces what is known of them (200)."""
     canonical = call.names.id_of("patient", patient_id)
@@ -49,7 +48,7 @@ async def put_patient(
     # Before the patient, as batches of events do: in another order the two would deadlock.
     await call.names.keep(connection)
     before = await patients.lock_patient(connection, keyring, call.clinic_id, canonical)
-    check_if_match(if_match, _version(before))
+    check_if_match(call.if_match, _version(before))
     identity = Identity(Name(**body.name.model_dump()), body.birth_on)
     messengers = tuple(sorted(body.contacts.messengers.items()))
     after = await commands.put_patient(
@@ -91,13 +90,13 @@ async def get_patient(
 
 @router.delete("/v1/patients/{patient_id}", status_code=204)
 async def delete_patient(
-    patient_id: OwnId, call: Writing, connection: ClinicConnection, if_match: IfMatch = None
+    patient_id: OwnId, call: Writing, connection: ClinicConnection
 ) -> Response:
     """Erases a patient here and everywhere; anonymous facts stay."""
     canonical = call.names.id_of("patient", patient_id)
-    if if_match is not None:
+    if call.if_match is not None:
         before = await patients.lock_bare(connection, call.clinic_id, canonical)
-        check_if_match(if_match, _version(before))
+        check_if_match(call.if_match, _version(before))
     if await commands.erase_patient(connection, call.clinic_id, canonical, call.now):
         await call.note(connection, "patient.erase", "patient", canonical)
     return Response(status_code=204)
