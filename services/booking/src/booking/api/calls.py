@@ -15,7 +15,7 @@ from revisit_chassis.audit import record_audit
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_chassis.etag import IfMatch, etag
-from revisit_chassis.http import ChassisDep, Now, clinic_of, require
+from revisit_chassis.http import chassis_state, clinic_of, now_of, require
 from revisit_chassis.idempotency import IdempotencyKey, once
 from revisit_chassis.identifiers import canonical_id, is_uuid, plain
 
@@ -117,8 +117,6 @@ def call_with(scope: str) -> Callable[..., Awaitable[Call]]:
 
     async def call(
         request: Request,
-        state: ChassisDep,
-        now: Now,
         key: IdempotencyKey = None,
         if_match: IfMatch = None,
     ) -> Call:
@@ -126,11 +124,11 @@ def call_with(scope: str) -> Callable[..., Awaitable[Call]]:
         clinic_id = clinic_of(principal)
         return Call(
             request=request,
-            database=state.database,
+            database=(await chassis_state(request)).database,
             clinic_id=clinic_id,
             actor=principal.sub,
             role=principal.role,
-            now=now,
+            now=await now_of(request),
             key=key,
             if_match=if_match,
             names=Names(clinic_id),

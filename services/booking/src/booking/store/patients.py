@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -107,7 +106,7 @@ async def lock_next_versions(
 def sealed(keyring: Keyring, clinic_id: UUID, patient: Patient) -> tuple[bytes, bytes]:
     """Name and date of birth, and contacts, encrypted for the patient's row."""
     key = (clinic_id, patient.patient_id)
-    identity: dict[str, Any] = {"name": asdict(patient.identity.name)}
+    identity: dict[str, Any] = {"name": name_document(patient.identity.name)}
     if patient.identity.birth_on is not None:
         identity["birth_on"] = patient.identity.birth_on.isoformat()
     contacts = contacts_document(patient.contacts)
@@ -126,6 +125,11 @@ async def save_person(
     """Writes what `sealed` gave, and when it was told, into a locked row."""
     key = (clinic_id, patient.patient_id)
     await fetch(connection, _SAVE_PERSON, *key, patient.version, *person)
+
+
+def name_document(name: Name) -> dict[str, str | None]:
+    """A name as JSON holds it."""
+    return {"family": name.family, "given": name.given, "middle": name.middle}
 
 
 def contacts_document(contacts: Contacts) -> dict[str, Any]:

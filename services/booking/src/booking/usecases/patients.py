@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -142,16 +142,31 @@ def _event(
 
 
 def _particulars_data(contract: type[PatientRegistered], after: Patient) -> PatientRegistered:
-    told = asdict(after.particulars)
-    told["chronic"] = told.pop("is_chronic")
-    if told["acquisition"] is not None:
-        told["acquisition"] = Acquisition(**told["acquisition"])
-    return contract(patient_id=after.patient_id, **told)
+    told, acquisition = after.particulars, after.particulars.acquisition
+    return contract(
+        patient_id=after.patient_id,
+        birth_year=told.birth_year,
+        sex=told.sex,
+        language=told.language,
+        time_zone=told.time_zone,
+        family_id=told.family_id,
+        payer=told.payer,
+        employer_id=told.employer_id,
+        chronic=told.is_chronic,
+        acquisition=None
+        if acquisition is None
+        else Acquisition(
+            channel=acquisition.channel,
+            cost_minor=acquisition.cost_minor,
+            currency=acquisition.currency,
+        ),
+    )
 
 
 def _contact_block(keyring: Keyring, clinic_id: UUID, after: Patient) -> EncryptedContact:
     """Name and contacts as they cross Kafka: encrypted, and bound to this patient of this clinic."""
-    name = {part: text for part, text in asdict(after.identity.name).items() if text is not None}
+    name = patients.name_document(after.identity.name)
+    name = {part: text for part, text in name.items() if text is not None}
     document = {"name": name, **patients.contacts_document(after.contacts)}
     plaintext = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     ciphertext = keyring.encrypt(plaintext, f"{clinic_id}:{after.patient_id}".encode())
