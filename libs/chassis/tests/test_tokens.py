@@ -1,6 +1,8 @@
 """Tokens: what is trusted, what is refused and why."""
 
+import asyncio
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -86,6 +88,31 @@ def test_key_added_to_the_jwks_is_learned_without_a_restart(
     both = jwks_of(keys / "signing.pem")["keys"] + jwks_of(keys / "next.pem")["keys"]
     (keys / "jwks.json").write_text(json.dumps({"keys": both}))
     assert verifier.verify(text).sub == "x"
+
+
+async def test_reading_the_keys_again_keeps_no_other_request_waiting(
+    verifier: Verifier, keys: Path, token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = token()
+    known = await verifier.recognise(text)
+    generate_signing_key(keys / "next.pem")
+    unknown = Signer(keys / "next.pem").issue(
+        sub="x", clinic_id=None, scopes=(), role="", lifetime_seconds=60
+    )
+    may_go_on = threading.Event()
+
+    def slow(_: str) -> dict[str, jwt.PyJWK]:
+        assert may_go_on.wait(timeout=5)
+        return {}
+
+    monkeypatch.setattr(tokens, "JWKS_REREAD_SECONDS", 0)
+    monkeypatch.setattr(tokens, "_public_keys", slow)
+    refusing = asyncio.create_task(verifier.recognise(unknown))
+    await asyncio.sleep(0)
+    assert await verifier.recognise(text) == known
+    may_go_on.set()
+    with pytest.raises(InvalidToken, match="unknown key"):
+        await refusing
 
 
 @pytest.mark.parametrize("change", ["signature", "payload", "none", "noise"])

@@ -34,6 +34,7 @@ from revisit_chassis.clock import Clock, SimulatedClock, SystemClock
 from revisit_chassis.db import Database
 from revisit_chassis.health import QuietServer
 from revisit_chassis.logs import configure_logging
+from revisit_chassis.process import settle_memory
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Denylist, Verifier
 from revisit_events.worker import Worker
@@ -89,6 +90,7 @@ def serve(options: ServeOptions) -> int:
         try:
             cluster.start()
             databases = {name: cluster.create(name, name) for name in SERVICES}
+            settle_memory()
             return uvloop.run(_Platform(options, keys, databases, listener).run())
         finally:
             ignore_signals()

@@ -3,10 +3,15 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.schema import audit_entry
+from revisit_chassis.db import fetch
+
+# Every command writes one, so it is the driver's own statement.
+_RECORD = """
+INSERT INTO audit_entry (clinic_id, actor, action, record, at, correlation_id)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
 
 
 async def record_audit(
@@ -30,13 +35,4 @@ async def record_audit(
         at: Business time.
         correlation_id: Of the request.
     """
-    await connection.execute(
-        insert(audit_entry).values(
-            clinic_id=clinic_id,
-            actor=actor,
-            action=action,
-            record=record,
-            at=at,
-            correlation_id=correlation_id,
-        )
-    )
+    await fetch(connection, _RECORD, clinic_id, actor, action, record, at, correlation_id)

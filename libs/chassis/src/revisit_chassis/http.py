@@ -269,7 +269,12 @@ def _correlation_id(scope: Scope) -> str:
     return uuid4().hex
 
 
-def chassis_state(request: Request) -> ChassisState:
+# Every dependency is `async`: FastAPI runs another kind in a thread, and a request with five of them
+# waits five times for a thread and for the interpreter's lock. What would block goes to a thread itself.
+# Those of each request take no other dependency either: resolving one costs more than what it does.
+
+
+async def chassis_state(request: Request) -> ChassisState:
     """Gives the state that the service's lifespan made."""
     state: ChassisState = request.app.state.chassis
     return state
@@ -278,7 +283,7 @@ def chassis_state(request: Request) -> ChassisState:
 ChassisDep = Annotated[ChassisState, Depends(chassis_state)]
 
 
-def principal_of(request: Request) -> Principal:
+async def principal_of(request: Request) -> Principal:
     """Gives who calls.
 
     Raises:
@@ -297,7 +302,8 @@ def principal_of(request: Request) -> Principal:
             headers={"WWW-Authenticate": "Bearer"},
         )
     try:
-        principal = chassis_state(request).verifier.verify(token.strip())
+        state = await chassis_state(request)
+        principal = await state.verifier.recognise(token.strip())
     except DenylistNotRead as error:
         raise Problem(
             503,
@@ -319,15 +325,15 @@ def principal_of(request: Request) -> Principal:
 CurrentPrincipal = Annotated[Principal, Depends(principal_of)]
 
 
-def require(*scopes: str) -> Callable[[Request], Principal]:
+def require(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
     """Gives a dependency that lets a caller through who has one of the scopes.
 
     Args:
         scopes: Any of them is enough.
     """
 
-    def check(request: Request) -> Principal:
-        principal = principal_of(request)
+    async def check(request: Request) -> Principal:
+        principal = await principal_of(request)
         if principal.scopes.isdisjoint(scopes):
             raise Problem(403, "missing-scope", f"This needs the scope {' or '.join(scopes)}.")
         return principal
@@ -346,18 +352,18 @@ def clinic_of(principal: Principal) -> UUID:
     return principal.clinic_id
 
 
-def clinic_id_of(principal: CurrentPrincipal) -> UUID:
+async def clinic_id_of(request: Request) -> UUID:
     """Gives the clinic of the calling token."""
-    return clinic_of(principal)
+    return clinic_of(await principal_of(request))
 
 
 ClinicId = Annotated[UUID, Depends(clinic_id_of)]
 
 
-async def clinic_transaction(
-    clinic_id: ClinicId, state: ChassisDep
-) -> AsyncIterator[AsyncConnection]:
+async def clinic_transaction(request: Request) -> AsyncIterator[AsyncConnection]:
     """Opens the request's transaction; it commits before the answer is sent."""
+    clinic_id = await clinic_id_of(request)
+    state = await chassis_state(request)
     async with state.database.transaction((clinic_id,)) as connection:
         yield connection
         failpoint("request.before_commit")
@@ -368,17 +374,17 @@ async def clinic_transaction(
 ClinicConnection = Annotated[AsyncConnection, Depends(clinic_transaction, scope="function")]
 
 
-def clock_of(state: ChassisDep) -> Clock:
+async def clock_of(request: Request) -> Clock:
     """Gives the clock of business time."""
-    return state.clock
+    return (await chassis_state(request)).clock
 
 
 ClockDep = Annotated[Clock, Depends(clock_of)]
 
 
-def now_of(clock: ClockDep) -> datetime:
+async def now_of(request: Request) -> datetime:
     """Gives the moment of the request in business time."""
-    return clock.now()
+    return (await clock_of(request)).now()
 
 
 Now = Annotated[datetime, Depends(now_of)]

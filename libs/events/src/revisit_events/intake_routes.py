@@ -91,7 +91,7 @@ async def post_events(request: Request) -> Response:
     Ids of patients, appointments, visits, practitioners and reviews may be the clinic's own. One
     bad event never blocks the others of its batch.
     """
-    principal = _may_write(request)
+    principal = await _may_write(request)
     clinic_id = clinic_of(principal)
     try:
         raw = raw_events(await _body(request), request.headers)
@@ -184,7 +184,7 @@ def _rejected_routes() -> APIRouter:
         rejected_event_id: UUID, request: Request, clinic_id: ClinicId
     ) -> Taken:
         """Tries a refused event again, as it came, after what refused it was mended."""
-        scopes = principal_of(request).scopes
+        scopes = (await principal_of(request)).scopes
         return await _replay(_intake(request), clinic_id, rejected_event_id, scopes)
 
     return router

@@ -10,7 +10,7 @@ clinics, patients, appointments, visits, lost leads, and within a table by key. 
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
 import sqlalchemy as sa
@@ -40,6 +40,15 @@ from revisit_events.outbox import publish
 SOURCE = "/booking"
 
 Row = tuple[Any, ...]
+
+
+class Person(NamedTuple):
+    """What a patient's row holds besides reported facts: both encrypted, and when they were told."""
+
+    identity: bytes
+    contacts: bytes
+    told_at: datetime | None
+
 
 STATUS_AFTER: Mapping[type[EventData], Status] = {
     AppointmentBooked: Status.BOOKED,
@@ -129,6 +138,16 @@ PATIENTS = upsert_statement(
     also_set="version = patient.version + 1",
     only_where="patient.erased_at IS NULL",
 )
+LOCKED_PATIENT = """
+UPDATE patient SET
+  birth_year = $3, sex = $4, language = $5, time_zone = $6, family_id = $7, payer = $8,
+  employer_id = $9, is_chronic = $10, acquisition_channel = $11, acquisition_cost_minor = $12,
+  acquisition_currency = $13, precedence = $14, version = $15,
+  identity_encrypted = coalesce($16, identity_encrypted),
+  contacts_encrypted = coalesce($17, contacts_encrypted),
+  contacts_told_at = coalesce($18, contacts_told_at)
+WHERE clinic_id = $1 AND patient_id = $2
+"""
 ERASE = """
 INSERT INTO patient (clinic_id, patient_id, erased_at)
 SELECT clinic_id, patient_id, min(erased_at)
@@ -220,6 +239,26 @@ async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: da
     ):
         if rows:
             await run_rows(connection, statement, rows)
+
+
+async def apply_to_locked_patient(
+    connection: AsyncConnection, event: AnyEvent, version: int, person: Person | None
+) -> None:
+    """Does what `apply` does, for a registration or update of a patient whose row the caller holds.
+
+    Such an event refers to nothing but that row, so nothing needs a stub, and what no event carries is
+    written with it.
+
+    Args:
+        connection: Inside the transaction that has locked the row.
+        event: Of `PatientRegistered` or `PatientUpdated`, greater than what stands.
+        version: Of the row from now on.
+        person: Who the patient is, where that was told too.
+    """
+    if not isinstance(event.data, PatientRegistered):
+        raise TypeError(event.data)
+    row = _patient_row(event, event.data)
+    await fetch(connection, LOCKED_PATIENT, *row, version, *(person or (None, None, None)))
 
 
 async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:

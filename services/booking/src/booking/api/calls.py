@@ -15,7 +15,7 @@ from revisit_chassis.audit import record_audit
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_chassis.etag import IfMatch, etag
-from revisit_chassis.http import ChassisDep, Now, clinic_of, require
+from revisit_chassis.http import chassis_state, clinic_of, now_of, require
 from revisit_chassis.idempotency import IdempotencyKey, once
 from revisit_chassis.identifiers import canonical_id, is_uuid, plain
 
@@ -45,6 +45,13 @@ class Names:
     def optional_id_of(self, noun: Noun, given: str | None) -> UUID | None:
         """The UUID of a record that may be missing."""
         return None if given is None else self.id_of(noun, given)
+
+    def given(self, noun: Noun, record_id: UUID) -> str | None:
+        """The clinic's own identifier of a record, if the request called it so."""
+        for _, met_noun, met_id, identifier in self.met:
+            if (met_noun, met_id) == (noun, record_id):
+                return identifier
+        return None
 
     async def keep(self, connection: AsyncConnection) -> None:
         """Stores what was met, so that answers can show it."""
@@ -104,26 +111,24 @@ class Call:
         )
 
 
-def call_with(scope: str) -> Callable[..., Call]:
+def call_with(scope: str) -> Callable[..., Awaitable[Call]]:
     """Gives the dependency that lets in a caller with a scope in a clinic."""
     allow = require(scope)
 
-    def call(
+    async def call(
         request: Request,
-        state: ChassisDep,
-        now: Now,
         key: IdempotencyKey = None,
         if_match: IfMatch = None,
     ) -> Call:
-        principal = allow(request)
+        principal = await allow(request)
         clinic_id = clinic_of(principal)
         return Call(
             request=request,
-            database=state.database,
+            database=(await chassis_state(request)).database,
             clinic_id=clinic_id,
             actor=principal.sub,
             role=principal.role,
-            now=now,
+            now=await now_of(request),
             key=key,
             if_match=if_match,
             names=Names(clinic_id),
@@ -132,7 +137,7 @@ def call_with(scope: str) -> Callable[..., Call]:
     return call
 
 
-def keyring_of(request: Request) -> Keyring:
+async def keyring_of(request: Request) -> Keyring:
     """Gives the keys of names and contacts."""
     keyring: Keyring = request.app.state.keyring
     return keyring

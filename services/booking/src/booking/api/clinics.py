@@ -18,6 +18,9 @@ from revisit_chassis.tokens import Principal
 
 router = APIRouter()
 
+_may_write = require("platform:clinics", "clinics:write")
+_may_read = require("platform:clinics", "clinics:read")
+
 
 @router.put("/v1/clinics/{clinic_id}", response_model=ClinicAnswer)
 async def put_clinic(
@@ -29,7 +32,7 @@ async def put_clinic(
     if_match: IfMatch = None,
 ) -> Response:
     """Registers a clinic (201) or changes its particulars (200)."""
-    principal = _check(require("platform:clinics", "clinics:write")(request), clinic_id)
+    principal = _check(await _may_write(request), clinic_id)
     async with state.database.transaction([clinic_id]) as connection:
         if if_match is not None:
             before = await clinics.clinic(connection, clinic_id, for_update=True)
@@ -51,7 +54,7 @@ async def put_clinic(
 @router.get("/v1/clinics/{clinic_id}", response_model=ClinicAnswer)
 async def get_clinic(clinic_id: UUID, request: Request, state: ChassisDep) -> Response:
     """A clinic as it is registered."""
-    _check(require("platform:clinics", "clinics:read")(request), clinic_id)
+    _check(await _may_read(request), clinic_id)
     async with state.database.transaction([clinic_id]) as connection:
         clinic = await clinics.clinic(connection, clinic_id)
     if clinic is None:

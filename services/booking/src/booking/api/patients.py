@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.api.calls import Call, KeyringDep, Names, answer_of, call_with
 from booking.api.fields import OwnId
@@ -19,7 +21,7 @@ from booking.domain.errors import NotFound
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store import clinics, patients
 from booking.usecases import patients as commands
-from revisit_chassis.etag import IfMatch, check_if_match
+from revisit_chassis.etag import check_if_match
 from revisit_chassis.http import ClinicConnection
 
 router = APIRouter()
@@ -39,7 +41,6 @@ async def put_patient(
     call: Writing,
     connection: ClinicConnection,
     keyring: KeyringDep,
-    if_match: IfMatch = None,
 ) -> Response:
     """Registers a patient (201) or replaces what is known of them (200)."""
     canonical = call.names.id_of("patient", patient_id)
@@ -47,7 +48,7 @@ async def put_patient(
     # Before the patient, as batches of events do: in another order the two would deadlock.
     await call.names.keep(connection)
     before = await patients.lock_patient(connection, keyring, call.clinic_id, canonical)
-    check_if_match(if_match, _version(before))
+    check_if_match(call.if_match, _version(before))
     identity = Identity(Name(**body.name.model_dump()), body.birth_on)
     messengers = tuple(sorted(body.contacts.messengers.items()))
     after = await commands.put_patient(
@@ -61,9 +62,9 @@ async def put_patient(
         call.now,
     )
     await call.note(connection, "patient.put", "patient", canonical)
-    named = await clinics.identifiers(connection, call.clinic_id, [("patient", canonical)])
     answer = PatientReference(
-        patient_id=canonical, patient_identifier=named.get(("patient", canonical))
+        patient_id=canonical,
+        patient_identifier=await _identifier(connection, call.names, canonical),
     )
     status = 200 if before.is_registered else 201
     return answer_of(answer, status=status, version=after.version)
@@ -89,16 +90,24 @@ async def get_patient(
 
 @router.delete("/v1/patients/{patient_id}", status_code=204)
 async def delete_patient(
-    patient_id: OwnId, call: Writing, connection: ClinicConnection, if_match: IfMatch = None
+    patient_id: OwnId, call: Writing, connection: ClinicConnection
 ) -> Response:
     """Erases a patient here and everywhere; anonymous facts stay."""
     canonical = call.names.id_of("patient", patient_id)
-    if if_match is not None:
+    if call.if_match is not None:
         before = await patients.lock_bare(connection, call.clinic_id, canonical)
-        check_if_match(if_match, _version(before))
+        check_if_match(call.if_match, _version(before))
     if await commands.erase_patient(connection, call.clinic_id, canonical, call.now):
         await call.note(connection, "patient.erase", "patient", canonical)
     return Response(status_code=204)
+
+
+async def _identifier(connection: AsyncConnection, names: Names, patient_id: UUID) -> str | None:
+    """The clinic's own name of a patient; kept already when it is what the caller said."""
+    if (given := names.given("patient", patient_id)) is not None:
+        return given
+    kept = await clinics.identifiers(connection, names.clinic_id, [("patient", patient_id)])
+    return kept.get(("patient", patient_id))
 
 
 def _version(before: Patient) -> int | None:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,26 @@ from booking import tables
 from booking.domain.patient import Acquisition, Contacts, Identity, Name, Particulars, Patient
 from booking.store.rows import Key, is_row, sequence_of, time_of
 from revisit_chassis.crypto import Keyring
+from revisit_chassis.db import Row, fetch
+
+# Registering patients is what a clinic's systems do most besides telling events, so these are the
+# driver's own statements.
+_COLUMNS = ", ".join(tables.patient.columns.keys())
+_LOCK = f"""
+WITH stub AS (
+  INSERT INTO patient (clinic_id, patient_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
+  RETURNING {_COLUMNS}
+)
+SELECT {_COLUMNS} FROM (
+  SELECT {_COLUMNS} FROM patient WHERE clinic_id = $1 AND patient_id = $2 FOR UPDATE
+) AS known
+UNION ALL SELECT {_COLUMNS} FROM stub
+"""  # noqa: S608  (names of our own columns)
+_SAVE_PERSON = """
+UPDATE patient SET
+  version = $3, identity_encrypted = $4, contacts_encrypted = $5, contacts_told_at = $6
+WHERE clinic_id = $1 AND patient_id = $2
+"""
 
 
 async def is_erased(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> bool:
@@ -52,19 +71,11 @@ async def lock_patient(
     return _patient_from_row(await _locked_row(connection, clinic_id, patient_id), keyring)
 
 
-async def _locked_row(
-    connection: AsyncConnection, clinic_id: UUID, patient_id: UUID
-) -> Mapping[Any, Any]:
-    await connection.exec_driver_sql(
-        "INSERT INTO patient (clinic_id, patient_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        (clinic_id, patient_id),
-    )
-    query = (
-        sa.select(tables.patient)
-        .where(is_row(tables.patient, clinic_id, patient_id=patient_id))
-        .with_for_update()
-    )
-    return (await connection.execute(query)).mappings().one()
+async def _locked_row(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Row:
+    rows = await fetch(connection, _LOCK, clinic_id, patient_id)
+    # Without one somebody made it meanwhile: the statement waited for them, but looked before it waited.
+    rows = rows or await fetch(connection, _LOCK, clinic_id, patient_id)
+    return rows[0]
 
 
 async def lock_bare(connection: AsyncConnection, clinic_id: UUID, patient_id: UUID) -> Patient:
@@ -77,7 +88,8 @@ async def lock_next_versions(
     connection: AsyncConnection, keyring: Keyring, keys: Sequence[Key]
 ) -> list[tuple[UUID, Patient]]:
     """Clinic and patient of each key, raised to the next version; erased ones are left out."""
-    rows = await connection.exec_driver_sql(
+    rows = await fetch(
+        connection,
         """
         UPDATE patient SET version = patient.version + 1
         FROM unnest($1::uuid[], $2::uuid[]) AS wanted (clinic_id, patient_id)
@@ -85,31 +97,39 @@ async def lock_next_versions(
           AND erased_at IS NULL
         RETURNING patient.*
         """,
-        ([key[0] for key in keys], [key[1] for key in keys]),
+        [key[0] for key in keys],
+        [key[1] for key in keys],
     )
-    return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows.mappings()]
+    return [(row["clinic_id"], _patient_from_row(row, keyring)) for row in rows]
+
+
+def sealed(keyring: Keyring, clinic_id: UUID, patient: Patient) -> tuple[bytes, bytes]:
+    """Name and date of birth, and contacts, encrypted for the patient's row."""
+    key = (clinic_id, patient.patient_id)
+    identity: dict[str, Any] = {"name": name_document(patient.identity.name)}
+    if patient.identity.birth_on is not None:
+        identity["birth_on"] = patient.identity.birth_on.isoformat()
+    contacts = contacts_document(patient.contacts)
+    return (
+        keyring.encrypt(_json(identity), context_of("identity", *key)),
+        keyring.encrypt(_json(contacts), context_of("contacts", *key)),
+    )
 
 
 async def save_person(
-    connection: AsyncConnection, keyring: Keyring, clinic_id: UUID, patient: Patient
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    patient: Patient,
+    person: tuple[bytes, bytes, datetime | None],
 ) -> None:
-    """Writes name, date of birth and contacts, encrypted under the active key."""
+    """Writes what `sealed` gave, and when it was told, into a locked row."""
     key = (clinic_id, patient.patient_id)
-    identity: dict[str, Any] = {"name": asdict(patient.identity.name)}
-    if patient.identity.birth_on is not None:
-        identity["birth_on"] = patient.identity.birth_on.isoformat()
-    await connection.execute(
-        sa.update(tables.patient)
-        .where(is_row(tables.patient, clinic_id, patient_id=patient.patient_id))
-        .values(
-            identity_encrypted=keyring.encrypt(_json(identity), context_of("identity", *key)),
-            contacts_encrypted=keyring.encrypt(
-                _json(contacts_document(patient.contacts)), context_of("contacts", *key)
-            ),
-            contacts_told_at=patient.told_at,
-            version=patient.version,
-        )
-    )
+    await fetch(connection, _SAVE_PERSON, *key, patient.version, *person)
+
+
+def name_document(name: Name) -> dict[str, str | None]:
+    """A name as JSON holds it."""
+    return {"family": name.family, "given": name.given, "middle": name.middle}
 
 
 def contacts_document(contacts: Contacts) -> dict[str, Any]:
@@ -129,7 +149,7 @@ def context_of(column: str, clinic_id: UUID, patient_id: UUID) -> bytes:
     return f"booking.patient.{column}:{clinic_id}:{patient_id}".encode()
 
 
-def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patient:
+def _patient_from_row(row: Row | Mapping[Any, Any], keyring: Keyring | None) -> Patient:
     key = (row["clinic_id"], row["patient_id"])
     identity, contacts = Identity(), Contacts()
     if keyring and row["identity_encrypted"] is not None:
@@ -161,7 +181,7 @@ def _patient_from_row(row: Mapping[Any, Any], keyring: Keyring | None) -> Patien
     )
 
 
-def _particulars_from_row(row: Mapping[Any, Any]) -> Particulars:
+def _particulars_from_row(row: Row | Mapping[Any, Any]) -> Particulars:
     acquisition = Acquisition(
         row["acquisition_channel"], row["acquisition_cost_minor"], row["acquisition_currency"]
     )

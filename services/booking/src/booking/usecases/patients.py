@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.errors import PatientErased as PatientErasedError
 from booking.domain.patient import Contacts, Identity, Particulars, Patient
-from booking.projection import SOURCE, apply
+from booking.projection import SOURCE, Person, apply, apply_to_locked_patient
 from booking.store import patients
 from booking.usecases.recording import correlation_of_request
 from revisit_chassis.crypto import Keyring
@@ -66,17 +66,22 @@ async def put_patient(
     if after == replace(before, told_at=told_at):
         return before
     after = replace(after, version=before.version + 1)
+    person = None
+    if (identity, contacts) != (before.identity, before.contacts):
+        person = Person(*patients.sealed(keyring, clinic_id, after), after.told_at)
+    news: list[AnyEvent] = []
     if particulars != before.particulars or not before.is_registered:
         contract = PatientUpdated if before.is_registered else PatientRegistered
         event = _event(clinic_id, _particulars_data(contract, after), after)
-        await apply(connection, [event], now)
-        await publish(connection, [event])
-    if (identity, contacts) != (before.identity, before.contacts):
-        await patients.save_person(connection, keyring, clinic_id, after)
+        await apply_to_locked_patient(connection, event, after.version, person)
+        news.append(event)
+    elif person is not None:
+        await patients.save_person(connection, clinic_id, after, person)
     if (identity.name, contacts) != (before.identity.name, before.contacts):
         block = _contact_block(keyring, clinic_id, after)
         data = PatientContactChanged(patient_id=after.patient_id, contact=block)
-        await publish(connection, [_event(clinic_id, data, after)])
+        news.append(_event(clinic_id, data, after))
+    await publish(connection, news)
     return after
 
 
@@ -137,16 +142,31 @@ def _event(
 
 
 def _particulars_data(contract: type[PatientRegistered], after: Patient) -> PatientRegistered:
-    told = asdict(after.particulars)
-    told["chronic"] = told.pop("is_chronic")
-    if told["acquisition"] is not None:
-        told["acquisition"] = Acquisition(**told["acquisition"])
-    return contract(patient_id=after.patient_id, **told)
+    told, acquisition = after.particulars, after.particulars.acquisition
+    return contract(
+        patient_id=after.patient_id,
+        birth_year=told.birth_year,
+        sex=told.sex,
+        language=told.language,
+        time_zone=told.time_zone,
+        family_id=told.family_id,
+        payer=told.payer,
+        employer_id=told.employer_id,
+        chronic=told.is_chronic,
+        acquisition=None
+        if acquisition is None
+        else Acquisition(
+            channel=acquisition.channel,
+            cost_minor=acquisition.cost_minor,
+            currency=acquisition.currency,
+        ),
+    )
 
 
 def _contact_block(keyring: Keyring, clinic_id: UUID, after: Patient) -> EncryptedContact:
     """Name and contacts as they cross Kafka: encrypted, and bound to this patient of this clinic."""
-    name = {part: text for part, text in asdict(after.identity.name).items() if text is not None}
+    name = patients.name_document(after.identity.name)
+    name = {part: text for part, text in name.items() if text is not None}
     document = {"name": name, **patients.contacts_document(after.contacts)}
     plaintext = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     ciphertext = keyring.encrypt(plaintext, f"{clinic_id}:{after.patient_id}".encode())
