@@ -19,8 +19,8 @@ from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.db import Database
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
+from revisit_events.handlers import handle
 from revisit_events.inbox import Months, claim
 from standalone.cluster import ServiceDatabase
 

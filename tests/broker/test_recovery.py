@@ -17,8 +17,9 @@ from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
 from revisit_events import dlq, feed, metrics, relay, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import Consumer, Handlers
+from revisit_events.consumer import Consumer
 from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
+from revisit_events.handlers import Handlers
 from revisit_events.outbox import Message, enqueue
 from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
 from revisit_events.relay import Relay, unsent

@@ -13,6 +13,7 @@ from engagement.messages import sender, usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.failpoint import failpoint
 from revisit_events import consumer, dlq, relay
+from revisit_events.reading import Batch
 
 _BY_CURSOR = """
 SELECT position, topic, key, headers::text AS headers, data FROM outbox
@@ -86,12 +87,12 @@ def no_tenant_in_key() -> None:
 def offsets_first() -> None:
     """The consumer commits its offsets before it applies what it fetched."""
 
-    async def work(self: Any, reader: Any, batch: consumer.Batch, stop: Any) -> None:
+    async def work(self: Any, reader: Any, _: Any, batch: Batch, __: Any) -> None:
         self.feed.polled(is_full=False)
         if batch.reads:
             offsets = {at: found[-1].offset + 1 for at, found in batch.fetched.items()}
             await reader.commit(offsets)
-            await self._apply_patiently(reader, batch, stop)
+            await self._apply_patiently(reader, batch)
 
     _replace(consumer.Consumer, "_work", work)
 

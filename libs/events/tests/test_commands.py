@@ -16,10 +16,10 @@ from revisit_chassis.db import Database
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import dlq, outbox, testing
 from revisit_events.commands import add_commands, run_command
-from revisit_events.consumer import Handlers
 from revisit_events.contracts import TokenRevoked, VisitCompleted
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent
+from revisit_events.handlers import Handlers
 from revisit_events.rebuild import rebuild
 from revisit_events.replay import replay_outbox
 from scoring.consumers import PROJECTIONS

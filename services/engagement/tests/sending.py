@@ -23,8 +23,8 @@ from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
+from revisit_events.handlers import handle
 from revisit_events.inbox import Months, claim
 from standalone.cluster import ServiceDatabase
 

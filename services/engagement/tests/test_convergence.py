@@ -20,8 +20,8 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
+from revisit_events.handlers import handle
 from revisit_events.inbox import Months, claim
 from revisit_events.rebuild import rebuild
 from standalone.cluster import Cluster, ServiceDatabase

@@ -11,8 +11,8 @@ from engagement.consumers import HANDLERS
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
+from revisit_events.handlers import handle
 from standalone.cluster import Cluster, ServiceDatabase
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)

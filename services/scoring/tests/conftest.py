@@ -15,9 +15,9 @@ from revisit_chassis.db import Database
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.catalog import CATALOG
-from revisit_events.consumer import handle
 from revisit_events.envelope import AnyEvent
 from revisit_events.feed import FeedStatus
+from revisit_events.handlers import handle
 from revisit_events.inbox import Months, claim
 from scoring.app import create_app
 from scoring.consumers import HANDLERS

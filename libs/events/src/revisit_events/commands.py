@@ -18,7 +18,8 @@ from revisit_chassis.runtime import running_clock
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import dlq
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import Consumer, Handlers
+from revisit_events.consumer import Consumer
+from revisit_events.handlers import Handlers
 from revisit_events.rebuild import (
     ConsumerRuns,
     Projections,

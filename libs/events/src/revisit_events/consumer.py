@@ -16,10 +16,7 @@ A log with another cluster id is read from its beginning, partition by partition
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -42,22 +39,21 @@ from revisit_events.broker import (
     is_broker_fault,
 )
 from revisit_events.catalog import CATALOG, topic_of
-from revisit_events.contracts import EventData, PatientErased
+from revisit_events.contracts import PatientErased
 from revisit_events.deadlines import finish, quietly
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
 from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark
+from revisit_events.handlers import Handlers, handle
 from revisit_events.inbox import Months, claim
+from revisit_events.reading import BATCH, Batch, Read, Reading
 from revisit_events.retry import pause
 
-BATCH = 500
-POLL_MS = 200
 SMALL_BATCH = 50
 REST_SECONDS = 0.01
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
 START_TIMEOUT_SECONDS = 30.0
-POLL_TIMEOUT_SECONDS = 30.0
 COMMIT_TIMEOUT_SECONDS = 10.0
 MARK_SECONDS = 1.0
 TRIP_WINDOW = 200
@@ -71,36 +67,7 @@ _LOST_PARTITION = (
     UnknownMemberIdError,
 )
 
-E = TypeVar("E")
-Handler = Callable[[AsyncConnection, Sequence[E], datetime], Awaitable[None]]
-"""Applies new events of one type, in the transaction given: set-based, in any order, once."""
-
-Handlers = Mapping[type[EventData], Handler[Any]]
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A message and the event it holds, or why it holds none."""
-
-    raw: Raw
-    event: AnyEvent | InvalidEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one poll gave."""
-
-    fetched: Mapping[TopicPartition, Sequence[Any]]
-    reads: Sequence[Read]
-    assignment: int
-    """Number of the assignment under which the poll began."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there was more than a poll takes."""
-        return len(self.reads) >= BATCH
 
 
 class Tripped(RuntimeError):
@@ -148,8 +115,7 @@ class Consumer:
         self._failures = 0
         self._settled: set[TopicPartition] = set()
         self._begun: set[TopicPartition] = set()
-        self._assignment = 0
-        self._ahead: asyncio.Task[Batch] | None = None
+        self._reading: Reading | None = None
         self._recent: deque[bool] = deque(maxlen=TRIP_WINDOW)
 
     @property
@@ -214,32 +180,37 @@ class Consumer:
             max_poll_records=BATCH,
             metadata_max_age_ms=10_000,
         )
+        reading = self._reading = Reading(reader)
         try:
             await finish(reader.start(), stop, START_TIMEOUT_SECONDS)
             reader.subscribe(
                 self.topics, listener=AssignmentListener(self._assigned, self._revoked)
             )
             while not stop.is_set() and self._watch.cluster_id == cluster_id:
-                await self._settle_in(reader, cluster_id)
+                await self._settle_in(reader, reading, cluster_id)
                 if await self._keep_marks(reader, cluster_id, stop):
-                    await self._work(reader, await self._next(reader), stop)
+                    await self._work(reader, reading, await reading.next(), stop)
         finally:
-            await self._drop_ahead(reader)
+            await reading.drop_ahead()
             await quietly(reader.stop(), reader._client.close)  # noqa: SLF001
 
     def _assigned(self, partitions: set[TopicPartition]) -> None:
-        self._assignment += 1
+        self._reassigned()
         self._settled -= partitions
         # Whoever had them may have died of what comes next.
         self._begun -= partitions
 
     def _revoked(self, partitions: set[TopicPartition]) -> None:
-        self._assignment += 1
+        self._reassigned()
         self._settled -= partitions
         for at in partitions:
             self.processed.pop((at.topic, at.partition), None)
 
-    async def _settle_in(self, reader: AIOKafkaConsumer, cluster_id: str) -> None:
+    def _reassigned(self) -> None:
+        if self._reading is not None:
+            self._reading.assignment += 1
+
+    async def _settle_in(self, reader: AIOKafkaConsumer, reading: Reading, cluster_id: str) -> None:
         """Finds where newly assigned partitions go on; those of a new log go on at their beginning.
 
         What was committed before counts as applied: without it a group to which nothing more comes
@@ -248,7 +219,7 @@ class Consumer:
         mark says that the partition belongs to this log.
         """
         if set(reader.assignment()) - self._settled:
-            await self._drop_ahead(reader)
+            await reading.drop_ahead()
         fresh = set(reader.assignment()) - self._settled
         if not fresh:
             return
@@ -321,39 +292,22 @@ class Consumer:
                 mark = self._marks.known.get((topic, number), unknown)
                 yield mark.fresh_at if mark.cluster_id == cluster_id else NEVER
 
-    async def _next(self, reader: AIOKafkaConsumer) -> Batch:
-        """Gives the next batch: the one that is being read already, or a new one."""
-        ahead, self._ahead = self._ahead, None
-        return await (ahead or self._take(reader))
-
-    async def _take(self, reader: AIOKafkaConsumer) -> Batch:
-        """Polls, and decodes what came; may run while another batch is being applied."""
-        assignment = self._assignment
-        async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
-            fetched = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        reads = [_read(record) for batch in fetched.values() for record in batch]
-        return Batch(fetched, reads, assignment)
-
-    async def _drop_ahead(self, reader: AIOKafkaConsumer) -> None:
-        """Gives back what was read ahead."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None:
-            return
-        ahead.cancel()
-        for found in await asyncio.gather(ahead, return_exceptions=True):
-            if isinstance(found, Batch):
-                _give_back(reader, found)
-
-    async def _work(self, reader: AIOKafkaConsumer, batch: Batch, stop: asyncio.Event) -> None:
+    async def _work(
+        self, reader: AIOKafkaConsumer, reading: Reading, batch: Batch, stop: asyncio.Event
+    ) -> None:
         """Applies a batch and commits its offsets."""
-        if batch.assignment != self._assignment or batch.fetched.keys() - self._settled:
+        if batch.assignment != reading.assignment or batch.fetched.keys() - self._settled:
             # What was assigned while the poll waited is read again once it is known where it goes on.
-            _give_back(reader, batch)
+            reading.give_back(batch)
             return
         started = time.monotonic()
         if batch.is_full and not stop.is_set():
-            self._ahead = asyncio.create_task(self._take(reader))
-        if batch.reads and not await self._apply_patiently(reader, batch, stop):
+            reading.read_ahead()
+        if batch.reads and not await self._apply_patiently(reader, batch):
+            # The later batch first: of two positions in a partition the earlier one is to stand.
+            await reading.drop_ahead()
+            reading.give_back(batch)
+            await self._pause(stop)
             return
         self._failures = 0
         if batch.reads:
@@ -379,9 +333,7 @@ class Consumer:
         except _LOST_PARTITION as error:
             log.warning("consumer.offsets_not_committed", error=type(error).__name__)
 
-    async def _apply_patiently(
-        self, reader: AIOKafkaConsumer, batch: Batch, stop: asyncio.Event
-    ) -> bool:
+    async def _apply_patiently(self, reader: AIOKafkaConsumer, batch: Batch) -> bool:
         reads = batch.reads
         try:
             first = [at for at, found in batch.fetched.items() if found and at not in self._begun]
@@ -398,11 +350,7 @@ class Consumer:
                 raise
             metrics.FAULTS.labels(self.group, "consumer").inc()
             log.warning("consumer.waits", error=type(error).__name__)
-            # Polling goes on, so the group does not take this member for dead. The later batch first:
-            # of two positions in a partition the earlier one is to stand.
-            await self._drop_ahead(reader)
-            _give_back(reader, batch)
-            await self._pause(stop)
+            # Polling goes on, so the group does not take this member for dead.
             return False
         return True
 
@@ -527,45 +475,3 @@ class Consumer:
             await handle(connection, self._handlers, self._order, fresh, self._clock.now())
             await self._forget_erased(connection, fresh)
             await dlq.close(connection, letter, "replayed")
-
-
-async def handle(
-    connection: AsyncConnection,
-    handlers: Handlers,
-    order: Sequence[type[EventData]],
-    events: Sequence[AnyEvent],
-    now: datetime,
-) -> None:
-    """Gives claimed events to their handlers, type by type.
-
-    Args:
-        connection: In their transaction.
-        handlers: By contract.
-        order: Of the contracts.
-        events: Claimed.
-        now: Business time.
-    """
-    by_contract: dict[type[EventData], list[AnyEvent]] = {}
-    for event in events:
-        by_contract.setdefault(type(event.data), []).append(event)
-    for contract in order:
-        if batch := by_contract.get(contract):
-            await handlers[contract](connection, batch, now)
-
-
-def _read(record: Any) -> Read:
-    raw = Raw(
-        record.topic, record.partition, record.offset, record.key, record.value, record.headers
-    )
-    try:
-        return Read(raw, kafka.decode(raw.topic, raw.value, raw.headers))
-    except InvalidEvent as error:
-        return Read(raw, error)
-
-
-def _give_back(reader: AIOKafkaConsumer, batch: Batch) -> None:
-    """Lets the next poll begin where this one did."""
-    assigned = reader.assignment()
-    for at, found in batch.fetched.items():
-        if found and at in assigned:
-            reader.seek(at, found[0].offset)

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from revisit_chassis.db import Database
 from revisit_chassis.locks import lock_number
 from revisit_events.catalog import CATALOG, UPCASTERS, topic_of
-from revisit_events.consumer import Handlers, handle
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent
 from revisit_events.feed import consumer_lock
+from revisit_events.handlers import Handlers, handle
 from revisit_events.kafka import event_from
 
 BATCH = 500

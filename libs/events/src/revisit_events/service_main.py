@@ -25,7 +25,7 @@ from revisit_chassis.runtime import running_clock
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tenancy import Roles
 from revisit_events.commands import add_commands, run_command
-from revisit_events.consumer import Handlers
+from revisit_events.handlers import Handlers
 from revisit_events.rebuild import Projections
 from revisit_events.worker import Worker
 

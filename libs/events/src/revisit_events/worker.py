@@ -20,8 +20,9 @@ from revisit_chassis.settings import ServiceSettings
 from revisit_events import dlq, metrics
 from revisit_events.broker import BrokerWatch
 from revisit_events.commands import kafka_settings
-from revisit_events.consumer import Consumer, Handlers
+from revisit_events.consumer import Consumer
 from revisit_events.feed import FeedStatus
+from revisit_events.handlers import Handlers
 from revisit_events.inbox import first_kept_day
 from revisit_events.relay import Relay, unsent
 

@@ -11,7 +11,6 @@ from booking import tables
 from booking.domain.link import Answer, Reply
 from booking.projection import run, run_rows, upsert_statement
 from booking.usecases.answers import Received, take_answers
-from revisit_events.consumer import Handler
 from revisit_events.contracts import (
     AppointmentAnswered,
     AppointmentNoShowRiskScored,
@@ -20,6 +19,7 @@ from revisit_events.contracts import (
     TokenRevoked,
 )
 from revisit_events.envelope import Event
+from revisit_events.handlers import Handler
 from revisit_events.revocations import on_token_revoked
 
 KEEP_LINKS = """

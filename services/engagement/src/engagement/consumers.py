@@ -18,9 +18,9 @@ from engagement.tasks.domain import NewTask, Reason
 from engagement.tasks.usecases import open_tasks
 from engagement.two_z import usecases as two_z
 from revisit_events import contracts as c
-from revisit_events.consumer import Handler
 from revisit_events.contracts import EventData
 from revisit_events.envelope import Event
+from revisit_events.handlers import Handler
 from revisit_events.revocations import on_token_revoked
 
 CALL_AFTER_LOW_SCORE = timedelta(hours=4)

@@ -14,7 +14,6 @@ from feedback.reviews.store import forget_texts as forget_reviews
 from feedback.reviews.usecases import open_cases_of_clinics
 from feedback.surveys import store as surveys
 from feedback.surveys.domain import SURVEY_PURPOSE
-from revisit_events.consumer import Handlers
 from revisit_events.contracts import (
     ClinicRegistered,
     LinkIssued,
@@ -23,6 +22,7 @@ from revisit_events.contracts import (
     VisitCompleted,
 )
 from revisit_events.envelope import Event
+from revisit_events.handlers import Handlers
 from revisit_events.rebuild import Projections
 from revisit_events.revocations import on_token_revoked
 

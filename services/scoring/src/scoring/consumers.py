@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import fetch
 from revisit_events import contracts as c
-from revisit_events.consumer import Handler
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, Event
+from revisit_events.handlers import Handler
 from revisit_events.rebuild import Projections
 from revisit_events.revocations import on_token_revoked
 from scoring import facts, tables

@@ -1,0 +1,100 @@
+"""What a consumer polls: batches of messages, decoded; one ahead while there is a backlog."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from revisit_events import kafka
+from revisit_events.dlq import Raw
+from revisit_events.envelope import AnyEvent, InvalidEvent
+
+BATCH = 500
+POLL_MS = 200
+POLL_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A message and the event it holds, or why it holds none."""
+
+    raw: Raw
+    event: AnyEvent | InvalidEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll gave."""
+
+    fetched: Mapping[TopicPartition, Sequence[Any]]
+    reads: Sequence[Read]
+    assignment: int
+    """Number of the assignment under which the poll began."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there was more than a poll takes."""
+        return len(self.reads) >= BATCH
+
+
+class Reading:
+    """The polls of one session.
+
+    Args:
+        reader: Started; nobody else polls it.
+    """
+
+    def __init__(self, reader: AIOKafkaConsumer) -> None:
+        self.assignment = 0
+        """Counts up with every change of what is assigned."""
+        self._reader = reader
+        self._ahead: asyncio.Task[Batch] | None = None
+
+    async def next(self) -> Batch:
+        """Gives the next batch: the one that is being read already, or a new one."""
+        ahead, self._ahead = self._ahead, None
+        return await (ahead or self._take())
+
+    def read_ahead(self) -> None:
+        """Begins to read what `next` will give, beside whatever the caller does meanwhile."""
+        self._ahead = asyncio.create_task(self._take())
+
+    async def drop_ahead(self) -> None:
+        """Gives back what was read ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        ahead.cancel()
+        for found in await asyncio.gather(ahead, return_exceptions=True):
+            if isinstance(found, Batch):
+                self.give_back(found)
+
+    def give_back(self, batch: Batch) -> None:
+        """Lets the next poll begin where this one did.
+
+        Args:
+            batch: Of two batches of a partition the later one goes back first.
+        """
+        assigned = self._reader.assignment()
+        for at, found in batch.fetched.items():
+            if found and at in assigned:
+                self._reader.seek(at, found[0].offset)
+
+    async def _take(self) -> Batch:
+        assignment = self.assignment
+        async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
+            fetched = await self._reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        reads = [_read(record) for batch in fetched.values() for record in batch]
+        return Batch(fetched, reads, assignment)
+
+
+def _read(record: Any) -> Read:
+    raw = Raw(
+        record.topic, record.partition, record.offset, record.key, record.value, record.headers
+    )
+    try:
+        return Read(raw, kafka.decode(raw.topic, raw.value, raw.headers))
+    except InvalidEvent as error:
+        return Read(raw, error)
