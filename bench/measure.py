@@ -5,7 +5,7 @@ import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,10 +20,14 @@ from standalone.cluster import ServiceDatabase
 from standalone.postgres import free_port
 
 PATH = "/v1/events"
+EFFECTS = "inbox WHERE type = 'visit.completed.v1'"
+"""What a consumer has applied of the load; it also gets the clinics, and what other services tell."""
+BARE_EFFECTS = "inbox"
 CONSUMERS = ("engagement", "feedback", "scoring")
 LATENCY_PAIRS = 3
 RECOVERIES = 3
 SAMPLE_SECONDS = 0.5
+EFFECTS_TIMEOUT_SECONDS = 120
 Progress = Callable[[str], None]
 
 
@@ -143,9 +147,9 @@ class Bench:
     def _bare_pipeline(self) -> float:
         with self.rig.processes():
             port, url = self._start_bare_pipeline()
-            self._settle(port, url, "inbox")
+            self._settle(port, url, BARE_EFFECTS)
             posts = self.posts(self.size.events, 100)
-            return self._drive(port, posts, [(url, "inbox")])
+            return self._drive(port, posts, [(url, BARE_EFFECTS)])
 
     def _start_bare_pipeline(self) -> tuple[int, str]:
         self.rig.fresh_broker()
@@ -160,7 +164,7 @@ class Bench:
     def _own_pipeline(self, consumers: tuple[str, ...]) -> float:
         with self.rig.processes():
             port, databases, _ = self._start_own_pipeline(consumers)
-            targets = [(superuser_url(self.rig, databases[name]), "inbox") for name in consumers]
+            targets = [(superuser_url(self.rig, databases[name]), EFFECTS) for name in consumers]
             for url, table in targets:
                 self._settle(port, url, table)
             return self._drive(port, self.posts(self.size.events, 100), targets)
@@ -223,7 +227,7 @@ class Bench:
                 bootstrap = self.rig.broker.bootstrap_servers
                 group = f"bare-{next(self._runs)}"
                 self.rig.start("bench.bare.consumer", url, bootstrap, TOPIC, group)
-                pairs.bare.append(asyncio.run(_drain_rate(url, self.size.events)))
+                pairs.bare.append(asyncio.run(_drain_rate(url, BARE_EFFECTS, self.size.events)))
             with self.rig.processes():
                 database = self.rig.database(service)
                 process = self.rig.start(
@@ -233,7 +237,7 @@ class Bench:
                     environment=self.rig.environment(service, database),
                 )
                 url = superuser_url(self.rig, database)
-                pairs.revisit.append(asyncio.run(_drain_rate(url, self.size.events)))
+                pairs.revisit.append(asyncio.run(_drain_rate(url, EFFECTS, self.size.events)))
                 process.stop()
         return pairs.summary("events/s")
 
@@ -247,27 +251,34 @@ class Bench:
             self.progress(f"pair {number + 1}")
             with self.rig.processes():
                 port, url = self._start_bare_pipeline()
-                self._settle(port, url, "inbox")
-                pairs.bare.append(self._steady(port, [url], self.posts(events, 1))["p99"])
+                self._settle(port, url, BARE_EFFECTS)
+                waits = self._steady(port, [(url, BARE_EFFECTS)], self.posts(events, 1))
+                pairs.bare.append(waits["p99"])
             with self.rig.processes():
                 port, databases, _ = self._start_own_pipeline(CONSUMERS)
-                urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
-                for url in urls:
-                    self._settle(port, url, "inbox")
-                waits = self._steady(port, urls, self.posts(events, 1))
+                targets = [
+                    (superuser_url(self.rig, databases[name]), EFFECTS) for name in CONSUMERS
+                ]
+                for url, table in targets:
+                    self._settle(port, url, table)
+                waits = self._steady(port, targets, self.posts(events, 1))
                 pairs.revisit.append(waits["p99"])
                 p50.append(waits["p50"])
         figures = pairs.summary("ms", events_per_second=self.size.rate_per_second)
         return figures | {"p50": statistics.median(p50), "p99": figures["revisit"]}
 
-    def _steady(self, port: int, urls: list[str], posts: list[Post]) -> dict[str, float]:
+    def _steady(
+        self, port: int, targets: list[tuple[str, str]], posts: list[Post]
+    ) -> dict[str, float]:
         async def run() -> dict[str, float]:
             outcome = await post_steadily(port, PATH, posts, self.tokens, self.size.rate_per_second)
             if outcome.refused:
                 raise RuntimeError(f"the load was refused: {outcome.refused[0]}")
             last: dict[str, float] = {}
-            for url in urls:
-                for event_id, committed_at in (await _commits(url, len(posts))).items():
+            for url, table in targets:
+                # Besides the load there is what was posted to see that all is up.
+                found = await _commits(url, table, set(outcome.sent_at))
+                for event_id, committed_at in found.items():
                     last[event_id] = max(last.get(event_id, 0.0), committed_at)
             waits = sorted(
                 (last[event_id] - sent_at) * 1000 for event_id, sent_at in outcome.sent_at.items()
@@ -286,7 +297,7 @@ class Bench:
         with self.rig.processes():
             port, databases, processes = self._start_own_pipeline(("scoring",))
             url = superuser_url(self.rig, databases["scoring"])
-            self._settle(port, url, "inbox")
+            self._settle(port, url, EFFECTS)
             times: dict[str, list[float]] = {}
             for number in range(RECOVERIES):
                 for name, process in (
@@ -299,13 +310,13 @@ class Bench:
         return {"unit": "s", **{name: statistics.median(found) for name, found in times.items()}}
 
     def _recovery(self, process: Process, port: int, url: str) -> float:
-        before = asyncio.run(_count(url, "inbox"))
+        before = asyncio.run(_count(url, EFFECTS))
         process.kill()
         started = time.perf_counter()
         process.start()
         wait_for_port(port)
         self._post(port, self.posts(1, 1), 1)
-        return asyncio.run(wait_for_count(url, "inbox", before + 1)) - started
+        return asyncio.run(wait_for_count(url, EFFECTS, before + 1)) - started
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -317,12 +328,12 @@ class Bench:
                 processes[f"{name}-api"], _ = self.rig.start_api(name, databases[name])
             urls = [superuser_url(self.rig, databases[name]) for name in CONSUMERS]
             for url in urls:
-                self._settle(port, url, "inbox")
+                self._settle(port, url, EFFECTS)
             idle = {name: process.memory_mib() for name, process in sorted(processes.items())}
             self.progress("saturation")
             with highest_memory(processes) as saturated:
                 self._drive(
-                    port, self.posts(self.size.events * 2, 100), [(url, "inbox") for url in urls]
+                    port, self.posts(self.size.events * 2, 100), [(url, EFFECTS) for url in urls]
                 )
         self.progress(f"standalone, {self.size.memory_events:,} events")
         whole = standalone_memory.largest(self)
@@ -375,28 +386,35 @@ async def _wait_until_empty(url: str, table: str) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _drain_rate(url: str, events: int) -> float:
+async def _drain_rate(url: str, table: str, events: int) -> float:
     """Events a second between the first and the last effect, so that the group's join is outside."""
     connection = await asyncpg.connect(url)
     try:
-        while not (first := await connection.fetchval("SELECT count(*) FROM inbox")):  # noqa: ASYNC110
+        while not (first := await connection.fetchval(f"SELECT count(*) FROM {table}")):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         started = time.perf_counter()
     finally:
         await connection.close()
-    ended = await wait_for_count(url, "inbox", events)
+    ended = await wait_for_count(url, table, events)
     return float((events - first) / (ended - started))
 
 
-async def _commits(url: str, events: int) -> dict[str, float]:
+async def _commits(url: str, table: str, event_ids: Set[str]) -> dict[str, float]:
     """Commit time of each event's effect, from PostgreSQL's own record of commits."""
-    await wait_for_count(url, "inbox", events)
+    deadline = time.monotonic() + EFFECTS_TIMEOUT_SECONDS
     connection = await asyncpg.connect(url)
     try:
-        rows = await connection.fetch(
-            "SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) AS at FROM inbox"
-        )
-        return {row["event_id"]: float(row["at"]) for row in rows}
+        while True:
+            rows = await connection.fetch(
+                "SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) AS at "
+                f"FROM (SELECT event_id, xmin FROM {table}) AS effects"
+            )
+            found = {row["event_id"]: float(row["at"]) for row in rows}
+            if event_ids <= found.keys():
+                return {event_id: found[event_id] for event_id in event_ids}
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(event_ids - found.keys())} effects never came")
+            await asyncio.sleep(0.2)
     finally:
         await connection.close()
 
