@@ -52,12 +52,14 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
     scene = await _scene(platform, seed, PATIENTS * len(names))
     found: list[str] = []
     for name in names:
+        begun = time.monotonic()
         try:
             await SCENARIOS[name](scene)
         except Exception as error:
             found.append(f"{name}: {type(error).__name__}: {error}")
             # A fault that broke off may have left a process dead or a provider broken.
             await scene.mend()
+        print(f"{platform.kind:<9}   {name}: {time.monotonic() - begun:.1f} s", flush=True)
     judged = time.monotonic()
     try:
         found += await scene.trial.verdict(VERDICT_SECONDS)
