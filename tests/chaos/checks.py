@@ -115,8 +115,9 @@ class Trial:
         self._deliveries(found)
         if found.wrong:
             return found
+        published = await self._rows("SELECT clinic_id, event_id, topic FROM outbox", *SERVICES)
         for group in GROUPS:
-            await self._effects(group, found)
+            await self._effects(group, published, found)
         if found.all:
             return found
         async with httpx.AsyncClient(timeout=10) as client:
@@ -144,9 +145,10 @@ class Trial:
             for visit in self.ledger.visits(clinic.id)
         }
 
-    async def _effects(self, group: str, found: Findings) -> None:
+    async def _effects(
+        self, group: str, published: Sequence[tuple[UUID, str, str]], found: Findings
+    ) -> None:
         """Every acknowledged event had its effect in each consumer, once, and no other event had."""
-        published = await self._rows("SELECT clinic_id, event_id, topic FROM outbox", *SERVICES)
         rows = await self._rows("SELECT clinic_id, event_id, type FROM chaos_effect", group)
         topics = {topic_of(event_type) for event_type in types_consumed_by(group)}
         everything = Counter((topic_of(kind), *key) for *key, kind in rows)

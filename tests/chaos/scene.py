@@ -33,6 +33,17 @@ class Scene:
     trial: Trial
     random: Random
     mutant: tuple[str, str] = ("", "")
+    registered: int = 0
+    """Patients in each clinic."""
+
+    async def register_ahead(self, count: int) -> None:
+        """Registers patients until there are so many who have had no visit yet."""
+        clinics = self.trial.clinics
+        wanted = count + max(self.load.next_number(clinic) for clinic in clinics)
+        if wanted > self.registered:
+            numbers = range(self.registered + 1, wanted + 1)
+            await self.platform.register_patients(clinics, numbers)
+            self.registered = wanted
 
     async def restart(self, name: str, *, failpoint: str = "", slow_commits: float = 0) -> None:
         """Starts a process again, with its mutant where it has one, and waits until it is ready."""
