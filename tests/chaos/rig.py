@@ -244,7 +244,8 @@ class Platform:
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "KAFKA_ENABLE_IDEMPOTENCE": str(self.is_kafka).lower(),
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
-            "KAFKA_FETCH_MAX_WAIT_MS": "100",
+            # Kafka answers as soon as there is something.
+            "KAFKA_FETCH_MAX_WAIT_MS": "500" if self.is_kafka else "100",
             "REVISIT_JWKS": str(self._jwks),
             "REVISIT_KEYRING": str(self._keyring),
         }

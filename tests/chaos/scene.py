@@ -18,8 +18,8 @@ from tests.chaos.ledger import Clinic, Load
 from tests.chaos.providers import Misbehaviour
 from tests.chaos.rig import Platform
 
-DEATH_TIMEOUT_SECONDS = 30
-INSIST_SECONDS = 30
+DEATH_TIMEOUT_SECONDS = 60
+INSIST_SECONDS = 60
 POSTS = 12
 WORKERS = ("booking-worker", "engagement-worker", "feedback-worker", "scoring-worker")
 
@@ -33,17 +33,14 @@ class Scene:
     trial: Trial
     random: Random
     mutant: tuple[str, str] = ("", "")
-    registered: int = 0
-    """Patients in each clinic."""
 
     async def register_ahead(self, count: int) -> None:
         """Registers patients until there are so many who have had no visit yet."""
-        clinics = self.trial.clinics
+        clinics, registered = self.trial.clinics, self.load.registered or 0
         wanted = count + max(self.load.next_number(clinic) for clinic in clinics)
-        if wanted > self.registered:
-            numbers = range(self.registered + 1, wanted + 1)
-            await self.platform.register_patients(clinics, numbers)
-            self.registered = wanted
+        if wanted > registered:
+            await self.platform.register_patients(clinics, range(registered + 1, wanted + 1))
+            self.load.registered = wanted
 
     async def restart(self, name: str, *, failpoint: str = "", slow_commits: float = 0) -> None:
         """Starts a process again, with its mutant where it has one, and waits until it is ready."""

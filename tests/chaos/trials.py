@@ -8,12 +8,10 @@ from random import Random
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Load
 from tests.chaos.rig import Platform
-from tests.chaos.scenarios import MUTANTS, SCENARIOS
+from tests.chaos.scenarios import MUTANTS, SCENARIOS, visits_of
 from tests.chaos.scene import Scene
 
 CLINICS = 2
-PATIENTS = 100
-"""More than any fault posts visits for, in each clinic."""
 VERDICT_SECONDS = 90.0
 """A client of Kafka gives a dead connection 40 s before it looks for another one."""
 FEWEST_SECONDS = 8.0
@@ -35,7 +33,7 @@ async def try_faults(platform: Platform, names: Sequence[str], seed: int) -> lis
     scene = await _scene(platform, seed)
     for name in names:
         started = time.monotonic()
-        await scene.register_ahead(PATIENTS)
+        await scene.register_ahead(visits_of(name))
         await SCENARIOS[name](scene)
         print(f"  {name}: {time.monotonic() - started:.1f} s", flush=True)
     return await scene.trial.verdict(VERDICT_SECONDS)
@@ -53,7 +51,7 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
     for name in names:
         begun = time.monotonic()
         try:
-            await scene.register_ahead(PATIENTS)
+            await scene.register_ahead(visits_of(name))
             await SCENARIOS[name](scene)
         except Exception as error:
             found.append(f"{name}: {type(error).__name__}: {error}")
@@ -86,7 +84,7 @@ async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcom
     scene.mutant = (wanted.process, mutant)
     finding: str | None = None
     try:
-        await scene.register_ahead(PATIENTS)
+        await scene.register_ahead(visits_of(wanted.fault))
         await scene.restart(wanted.process)
         await SCENARIOS[wanted.fault](scene)
         limit = max(FEWEST_SECONDS, 2 * control.verdict_seconds)
