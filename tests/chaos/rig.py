@@ -15,7 +15,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
-from bench.rig import wait_for_url
 from deploy.kafka.apache_kafka import ApacheKafka
 
 from booking.roles import scopes_of
@@ -32,6 +31,8 @@ from tests.chaos.proxy import Proxy
 
 WRITERS = 8
 PATIENCE_SECONDS = 30
+START_SECONDS = 60
+POLL_SECONDS = 0.1
 SERVICES = ("booking", "engagement", "feedback", "scoring")
 KAFKA_PARTITIONS = 3
 CALLBACK_SECRET = "chaos-receipts"
@@ -87,6 +88,8 @@ class Platform:
             f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")
         }
         self._clinics = 0
+        # A client of its own for each look costs more than all else that a look does.
+        self._client = httpx.AsyncClient(timeout=2)
         self._signing_key = folder / "signing-key.pem"
         self._keyring = folder / "keyring.json"
         self._jwks = folder / "jwks.json"
@@ -122,6 +125,7 @@ class Platform:
         )
         self.cluster.remove()
         await self.providers.stop()
+        await self._client.aclose()
 
     def launch(
         self, name: str, *, failpoint: str = "", mutant: str = "", slow_commits: float = 0
@@ -153,16 +157,18 @@ class Platform:
 
     async def ready(self, name: str) -> None:
         """Waits until a process is ready."""
-        url = f"http://127.0.0.1:{self.ports[name]}/health/ready"
-        await asyncio.to_thread(wait_for_url, url)
+        deadline = time.monotonic() + START_SECONDS
+        while not await self.is_ready(name):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} did not get ready")
+            await asyncio.sleep(POLL_SECONDS)
 
     async def is_ready(self, name: str) -> bool:
         """Tells whether a process is ready now."""
-        async with httpx.AsyncClient(timeout=2) as client:
-            try:
-                answer = await client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready")
-            except httpx.TransportError:
-                return False
+        try:
+            answer = await self._client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready")
+        except httpx.TransportError:
+            return False
         return answer.status_code == httpx.codes.OK
 
     def url(self, service: str) -> str:

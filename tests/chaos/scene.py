@@ -16,7 +16,7 @@ from revisit_chassis.failpoint import KILLED
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Clinic, Load
 from tests.chaos.providers import Misbehaviour
-from tests.chaos.rig import Platform
+from tests.chaos.rig import POLL_SECONDS, Platform
 
 DEATH_TIMEOUT_SECONDS = 60
 INSIST_SECONDS = 60
@@ -127,7 +127,7 @@ class Scene:
     async def _ready_or_dead(self, name: str) -> None:
         process = self.platform.processes[name]
         while process.poll() is None and not await self.platform.is_ready(name):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def death(self, name: str, place: str) -> None:
         """Waits until a process has died at a place."""
