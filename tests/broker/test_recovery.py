@@ -1,30 +1,35 @@
 """What a restart, a lost log, a flood or a deadly message leaves behind, over a real broker."""
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
+from revisit_events import consumer as consumer_module
 from revisit_events import dlq, feed, metrics, relay, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
+from revisit_events.envelope import AnyEvent
 from revisit_events.handlers import Handlers
 from revisit_events.outbox import Message, enqueue
 from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
 from revisit_events.relay import Relay, unsent
 from revisit_events.unsendable import give_up, take_up_again, unsendable
 from revisit_events.worker import Worker
+from standalone.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.broker
 
@@ -415,3 +420,95 @@ async def test_lost_lock_is_noticed_under_load(
         )
         await until(lambda: max(failures) > 0)
         await until(lambda: failures[-1] == 0)
+
+
+async def test_key_keeps_its_partition_in_a_topic_that_a_stranger_made_after_a_lost_log(
+    publisher: Side, tmp_path: Path
+) -> None:
+    broker = EmbeddedBroker(tmp_path / "broker.log")
+    broker.start()
+    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
+    clinic_id, patients = uuid.uuid4(), [uuid.uuid4() for _ in range(8)]
+    events = [
+        testing.visit_completed(clinic_id=clinic_id, patient_id=patients[n % 8]) for n in range(80)
+    ]
+    try:
+        await relay_all(publisher, kafka, events[:40])
+        broker.stop()
+        broker.start()
+        # Whoever asks first gets a topic of four partitions; the watch comes too late to make one of one.
+        async with reading(kafka, "visit.completed") as stranger:
+            assert len(stranger.assignment()) > kafka.topic_partitions
+        await relay_all(publisher, kafka, events[40:])
+        async with reading(kafka, "visit.completed") as reader:
+            records = [record for batch in await everything(reader) for record in batch]
+    finally:
+        broker.stop()
+    assert {record.partition for record in records} == {0}
+    for patient in patients:
+        key = f"{clinic_id}:{patient}".encode()
+        ids = [dict(record.headers)["ce_id"].decode() for record in records if record.key == key]
+        assert ids == [event.id for event in events if event.data.patient_id == patient]
+
+
+async def test_client_that_hangs_on_a_dead_connection_is_replaced(
+    publisher: Side,
+    subscriber: Side,
+    kafka: KafkaSettings,
+    watch: BrokerWatch,
+    group: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer_module, "METADATA_MAX_AGE_MS", 200)
+    monkeypatch.setattr(consumer_module, "CUT_OFF_SECONDS", 3.0)
+    readers: list[AIOKafkaConsumer] = []
+
+    def make(**settings: Any) -> AIOKafkaConsumer:
+        readers.append(AIOKafkaConsumer(**settings))
+        return readers[-1]
+
+    async def learn_nothing(*_: object) -> bool:
+        await asyncio.sleep(0.1)
+        return False
+
+    monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", make)
+    seen, before, after = Seen(), visits(3), visits(3)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    consumer = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, sender.run, consumer.run):
+        await put(publisher.database, before)
+        await until(lambda: {e.id for e in before} <= set(seen.ids()))
+        readers[0]._client._metadata_update = learn_nothing
+        await until(lambda: len(readers) > 1)
+        await put(publisher.database, after)
+        await until(lambda: {e.id for e in after} <= set(seen.ids()))
+
+
+async def relay_all(side: Side, kafka: KafkaSettings, events: Sequence[AnyEvent]) -> None:
+    """Sends events, and what a lost log has still to get, as a worker that starts now does."""
+    watch = BrokerWatch(kafka)
+    sender = Relay("booking", side.worker_database, kafka, watch)
+    await put(side.database, events)
+    async with running(watch.run, sender.run):
+        await until(lambda: sender._cluster_id is not None)
+        await sent_all(side)
+
+
+@contextlib.asynccontextmanager
+async def reading(kafka: KafkaSettings, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    # Without a group it is given every partition there is.
+    reader = AIOKafkaConsumer(
+        topic, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest"
+    )
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def everything(reader: AIOKafkaConsumer) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    while fetched := await reader.getmany(timeout_ms=1_000):
+        found += fetched.values()
+    return found

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -114,8 +115,9 @@ class Trial:
         self._deliveries(found)
         if found.wrong:
             return found
+        published = await self._rows("SELECT clinic_id, event_id, topic FROM outbox", *SERVICES)
         for group in GROUPS:
-            await self._effects(group, found)
+            await self._effects(group, published, found)
         if found.all:
             return found
         async with httpx.AsyncClient(timeout=10) as client:
@@ -143,9 +145,10 @@ class Trial:
             for visit in self.ledger.visits(clinic.id)
         }
 
-    async def _effects(self, group: str, found: Findings) -> None:
+    async def _effects(
+        self, group: str, published: Sequence[tuple[UUID, str, str]], found: Findings
+    ) -> None:
         """Every acknowledged event had its effect in each consumer, once, and no other event had."""
-        published = await self._rows("SELECT clinic_id, event_id, topic FROM outbox", *SERVICES)
         rows = await self._rows("SELECT clinic_id, event_id, type FROM chaos_effect", group)
         topics = {topic_of(event_type) for event_type in types_consumed_by(group)}
         everything = Counter((topic_of(kind), *key) for *key, kind in rows)
@@ -258,29 +261,30 @@ class Trial:
     async def _topics(self, found: Findings) -> None:
         """The topics hold every acknowledged event, nothing that was never sent, and the poison."""
         servers, clinics = self.platform.broker.bootstrap_servers, {c.id for c in self.clinics}
-        published = {record.event for record in await read_topic(servers, TOPIC)}
-        published = {key for key in published if key[0] in clinics}
+        names = (TOPIC, SERIES_TOPIC, *map(dead_letter_topic, GROUPS))
+        visits, series, *letters = await asyncio.gather(
+            *(read_topic(servers, name) for name in names)
+        )
+        published = {record.event for record in visits if record.event[0] in clinics}
         wanted = self.ledger.visit_events()
         found.compare("events in the topic", len(wanted & published), len(wanted))
         poisoned = {poison.event_id for poison in self.poison}
         phantoms = {k for k in published - self.ledger.sent.keys() if k[1] not in poisoned}
         if phantoms:
             found.wrong.append(f"{len(phantoms)} events in the topic that nobody sent")
-        await self._order(found)
-        for group in GROUPS:
-            letters = await read_topic(servers, dead_letter_topic(group))
-            ids = {letter.event[1] for letter in letters}
+        self._order(series, found)
+        for group, kept in zip(GROUPS, letters, strict=True):
+            ids = {letter.event[1] for letter in kept}
             for poison in self.poison:
                 if group in poison.groups and poison.event_id not in ids:
                     found.missing.append(f"{group}: {poison.event_id} is not in its dead letters")
 
-    async def _order(self, found: Findings) -> None:
+    def _order(self, records: Sequence["Seen"], found: Findings) -> None:
         """A key's events stand in the topic in the order in which they were acknowledged.
 
         What is sent again stands there again, so the first time counts; after a log was lost the last
         one, because a relay sends on until it notices, and then everything from the beginning.
         """
-        records = await read_topic(self.platform.broker.bootstrap_servers, SERIES_TOPIC)
         for clinic in self.clinics:
             series = self.ledger.series.get(clinic.id, [])
             place = {event_id: number for number, event_id in enumerate(series)}

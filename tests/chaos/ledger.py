@@ -87,6 +87,8 @@ class Load:
         """Between the numbers of patients: with 2 there are only those who are reached by mail."""
         self.skew = timedelta()
         """How far the sources' clocks are off, either way."""
+        self.registered: int | None = None
+        """Patients of each clinic, where somebody counts them."""
         self._base_url = base_url
         self._clinics = clinics
         self._random = Random(seed)
@@ -100,6 +102,8 @@ class Load:
     def visit(self, clinic: Clinic) -> dict[str, Any]:
         """A new visit event of a patient who has none yet."""
         number = self.next_number(clinic)
+        if self.registered is not None and number > self.registered:
+            raise LookupError(f"no patient is registered for visit {number}: see VISITS")
         self._numbers[clinic.id] += self.step
         completed_at = datetime.now(UTC) - timedelta(hours=26, seconds=number)
         return {

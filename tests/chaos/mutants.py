@@ -22,13 +22,21 @@ WHERE position > $1 ORDER BY position LIMIT $2
 _TAKE_OFF = "DELETE FROM outbox_unsent WHERE position = ANY($1::bigint[])"
 
 
+_SENT_BEFORE = """
+SELECT coalesce((SELECT min(position) - 1 FROM outbox_unsent), (SELECT max(position) FROM outbox), 0)
+"""
+
+
 def cursor_relay() -> None:
     """The relay remembers the last position it sent instead of taking rows off a queue."""
-    last = 0
+    last: int | None = None
 
     async def relay_batch(self: Any, producer: AIOKafkaProducer) -> int:
         nonlocal last
         async with self._database.connect() as connection:
+            if last is None:
+                # From the beginning it would be so late that no commit could be later.
+                last = (await connection.exec_driver_sql(_SENT_BEFORE)).scalar_one()
             rows = (await connection.exec_driver_sql(_BY_CURSOR, (last, relay.BATCH))).all()
             await connection.exec_driver_sql("DELETE FROM outbox_unsent")
         if rows:

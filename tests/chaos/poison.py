@@ -60,7 +60,8 @@ async def handler_kills(scene: Scene) -> None:
     """A handler takes its whole process down; the next process goes on, and its neighbours never stop."""
     clinic = scene.trial.clinics[0]
     visit = scene.load.visit(clinic)
-    visit["id"] = f"{HANDLER_KILLS}-{visit['id']}"
+    # Numbers begin again with each trial; whoever died of an event does not die of it twice.
+    visit["id"] = f"{HANDLER_KILLS}-{clinic.id}"
     load = asyncio.create_task(scene.load.run(POSTS // 2))
     await scene.load.post_one(clinic, visit)
     for name in ("engagement-worker", "feedback-worker", "scoring-worker"):

@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 import signal
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
-from bench.rig import wait_for_url
 from deploy.kafka.apache_kafka import ApacheKafka
 
 from booking.roles import scopes_of
@@ -30,6 +30,9 @@ from tests.chaos.providers import Providers
 from tests.chaos.proxy import Proxy
 
 WRITERS = 8
+PATIENCE_SECONDS = 30
+START_SECONDS = 60
+POLL_SECONDS = 0.1
 SERVICES = ("booking", "engagement", "feedback", "scoring")
 KAFKA_PARTITIONS = 3
 CALLBACK_SECRET = "chaos-receipts"
@@ -85,6 +88,8 @@ class Platform:
             f"{service}-{kind}": free_port() for service in SERVICES for kind in ("api", "worker")
         }
         self._clinics = 0
+        # A client of its own for each look costs more than all else that a look does.
+        self._client = httpx.AsyncClient(timeout=2)
         self._signing_key = folder / "signing-key.pem"
         self._keyring = folder / "keyring.json"
         self._jwks = folder / "jwks.json"
@@ -120,6 +125,7 @@ class Platform:
         )
         self.cluster.remove()
         await self.providers.stop()
+        await self._client.aclose()
 
     def launch(
         self, name: str, *, failpoint: str = "", mutant: str = "", slow_commits: float = 0
@@ -151,16 +157,18 @@ class Platform:
 
     async def ready(self, name: str) -> None:
         """Waits until a process is ready."""
-        url = f"http://127.0.0.1:{self.ports[name]}/health/ready"
-        await asyncio.to_thread(wait_for_url, url)
+        deadline = time.monotonic() + START_SECONDS
+        while not await self.is_ready(name):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} did not get ready")
+            await asyncio.sleep(POLL_SECONDS)
 
     async def is_ready(self, name: str) -> bool:
         """Tells whether a process is ready now."""
-        async with httpx.AsyncClient(timeout=2) as client:
-            try:
-                answer = await client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready")
-            except httpx.TransportError:
-                return False
+        try:
+            answer = await self._client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready")
+        except httpx.TransportError:
+            return False
         return answer.status_code == httpx.codes.OK
 
     def url(self, service: str) -> str:
@@ -190,33 +198,25 @@ class Platform:
         live_from = datetime.now(UTC) - timedelta(days=3)
         async with httpx.AsyncClient(timeout=30, base_url=self.url("booking")) as client:
             for clinic in clinics:
-                headers = {"Authorization": f"Bearer {clinic.token}"}
-                answer = await client.put(
-                    f"/v1/clinics/{clinic.id}",
-                    headers=headers,
-                    json={
-                        "name": "Chaos",
-                        "time_zone": zone_where_it_is_noon(datetime.now(UTC)),
-                        "language": "en",
-                        "country": "RU",
-                        "currency": "RUB",
-                        "live_from": live_from.isoformat(),
-                    },
-                )
-                answer.raise_for_status()
-                await asyncio.gather(
-                    *(self._register(client, clinic, part, patients) for part in range(WRITERS))
-                )
+                body = {
+                    "name": "Chaos",
+                    "time_zone": zone_where_it_is_noon(datetime.now(UTC)),
+                    "language": "en",
+                    "country": "RU",
+                    "currency": "RUB",
+                    "live_from": live_from.isoformat(),
+                }
+                await _put(client, clinic, f"/v1/clinics/{clinic.id}", body)
+        await self.register_patients(clinics, range(1, patients + 1))
         return clinics
 
-    async def _register(
-        self, client: httpx.AsyncClient, clinic: Clinic, part: int, patients: int
-    ) -> None:
-        headers = {"Authorization": f"Bearer {clinic.token}"}
-        for number in range(1 + part, patients + 1, WRITERS):
-            path = f"/v1/patients/P-{number}"
-            answer = await client.put(path, headers=headers, json=_patient(clinic, number))
-            answer.raise_for_status()
+    async def register_patients(self, clinics: Sequence[Clinic], numbers: range) -> None:
+        """Registers the patients with these numbers in each clinic."""
+        async with httpx.AsyncClient(timeout=30, base_url=self.url("booking")) as client:
+            for clinic in clinics:
+                await asyncio.gather(
+                    *(_register(client, clinic, numbers[part::WRITERS]) for part in range(WRITERS))
+                )
 
     async def _count_effects(self, service: str) -> None:
         connection = await asyncpg.connect(self.superuser_url(service))
@@ -250,7 +250,8 @@ class Platform:
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "KAFKA_ENABLE_IDEMPOTENCE": str(self.is_kafka).lower(),
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
-            "KAFKA_FETCH_MAX_WAIT_MS": "100",
+            # Kafka answers as soon as there is something.
+            "KAFKA_FETCH_MAX_WAIT_MS": "500" if self.is_kafka else "100",
             "REVISIT_JWKS": str(self._jwks),
             "REVISIT_KEYRING": str(self._keyring),
         }
@@ -296,7 +297,27 @@ def zone_where_it_is_noon(now: datetime) -> str:
     return f"Etc/GMT{-offset:+d}"
 
 
-def _patient(clinic: Clinic, number: int) -> dict[str, object]:
+async def _register(client: httpx.AsyncClient, clinic: Clinic, numbers: range) -> None:
+    for number in numbers:
+        await _put(client, clinic, f"/v1/patients/P-{number}", _patient(clinic, number))
+
+
+async def _put(
+    client: httpx.AsyncClient, clinic: Clinic, path: str, body: Mapping[str, object]
+) -> None:
+    """Puts something; a service may still be getting over the fault before."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        answer = await client.put(
+            path, headers={"Authorization": f"Bearer {clinic.token}"}, json=body
+        )
+        if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR or time.monotonic() > deadline:
+            answer.raise_for_status()
+            return
+        await asyncio.sleep(0.1)
+
+
+def _patient(clinic: Clinic, number: int) -> Mapping[str, object]:
     return {
         "name": {"family": "Doe", "given": f"Patient {number}"},
         "language": "en",

@@ -344,6 +344,28 @@ SCENARIOS: Mapping[str, Fault] = {
     "F15 log lost": outages.lose_log,
 }
 
+FEW_VISITS = 30
+VISITS = {
+    "F1 amid letters": 60,
+    "F1 amid due work": 45,
+    "F2 kill -9": 60,
+    "F2 rolling restart": 90,
+    "F4 broker killed": 60,
+    "F5 split from PostgreSQL": 60,
+    "F5 answers of PostgreSQL lost": 60,
+    "F5 split from the broker": 60,
+    "F5 acknowledgements lost": 60,
+    "F6 PostgreSQL refuses": 90,
+    "F8 late commits": 60,
+}
+"""Visits that a fault posts in each clinic; the others no more than a few."""
+
+
+def visits_of(fault: str) -> int:
+    """Gives how many visits a fault posts in each clinic at most, each of another patient."""
+    return VISITS.get(fault, FEW_VISITS)
+
+
 ONLY_ON_KAFKA = ("F4 broker killed",)
 """The embedded broker keeps nothing on disk: for it a kill is F15."""
 

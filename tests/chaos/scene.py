@@ -16,10 +16,10 @@ from revisit_chassis.failpoint import KILLED
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Clinic, Load
 from tests.chaos.providers import Misbehaviour
-from tests.chaos.rig import Platform
+from tests.chaos.rig import POLL_SECONDS, Platform
 
-DEATH_TIMEOUT_SECONDS = 30
-INSIST_SECONDS = 30
+DEATH_TIMEOUT_SECONDS = 60
+INSIST_SECONDS = 60
 POSTS = 12
 WORKERS = ("booking-worker", "engagement-worker", "feedback-worker", "scoring-worker")
 
@@ -33,6 +33,14 @@ class Scene:
     trial: Trial
     random: Random
     mutant: tuple[str, str] = ("", "")
+
+    async def register_ahead(self, count: int) -> None:
+        """Registers patients until there are so many who have had no visit yet."""
+        clinics, registered = self.trial.clinics, self.load.registered or 0
+        wanted = count + max(self.load.next_number(clinic) for clinic in clinics)
+        if wanted > registered:
+            await self.platform.register_patients(clinics, range(registered + 1, wanted + 1))
+            self.load.registered = wanted
 
     async def restart(self, name: str, *, failpoint: str = "", slow_commits: float = 0) -> None:
         """Starts a process again, with its mutant where it has one, and waits until it is ready."""
@@ -119,7 +127,7 @@ class Scene:
     async def _ready_or_dead(self, name: str) -> None:
         process = self.platform.processes[name]
         while process.poll() is None and not await self.platform.is_ready(name):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def death(self, name: str, place: str) -> None:
         """Waits until a process has died at a place."""

@@ -8,12 +8,10 @@ from random import Random
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Load
 from tests.chaos.rig import Platform
-from tests.chaos.scenarios import MUTANTS, SCENARIOS
+from tests.chaos.scenarios import MUTANTS, SCENARIOS, visits_of
 from tests.chaos.scene import Scene
 
 CLINICS = 2
-PATIENTS = 100
-"""More than any fault posts visits for, in each clinic."""
 VERDICT_SECONDS = 90.0
 """A client of Kafka gives a dead connection 40 s before it looks for another one."""
 FEWEST_SECONDS = 8.0
@@ -30,13 +28,12 @@ class Outcome:
     verdict_seconds: float = 0.0
 
 
-async def try_faults(
-    platform: Platform, names: Sequence[str], seed: int, *, patients: int = PATIENTS
-) -> list[str]:
+async def try_faults(platform: Platform, names: Sequence[str], seed: int) -> list[str]:
     """Runs faults one after another on the same clinics; gives what does not hold at the end."""
-    scene = await _scene(platform, seed, patients)
+    scene = await _scene(platform, seed)
     for name in names:
         started = time.monotonic()
+        await scene.register_ahead(visits_of(name))
         await SCENARIOS[name](scene)
         print(f"  {name}: {time.monotonic() - started:.1f} s", flush=True)
     return await scene.trial.verdict(VERDICT_SECONDS)
@@ -49,15 +46,18 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
     which of them it was tells a run of each alone (`--match`).
     """
     started = time.monotonic()
-    scene = await _scene(platform, seed, PATIENTS * len(names))
+    scene = await _scene(platform, seed)
     found: list[str] = []
     for name in names:
+        begun = time.monotonic()
         try:
+            await scene.register_ahead(visits_of(name))
             await SCENARIOS[name](scene)
         except Exception as error:
             found.append(f"{name}: {type(error).__name__}: {error}")
             # A fault that broke off may have left a process dead or a provider broken.
             await scene.mend()
+        print(f"{platform.kind:<9}   {name}: {time.monotonic() - begun:.1f} s", flush=True)
     judged = time.monotonic()
     try:
         found += await scene.trial.verdict(VERDICT_SECONDS)
@@ -80,10 +80,11 @@ async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcom
     """
     started = time.monotonic()
     wanted = MUTANTS[mutant]
-    scene = await _scene(platform, seed, PATIENTS)
+    scene = await _scene(platform, seed)
     scene.mutant = (wanted.process, mutant)
     finding: str | None = None
     try:
+        await scene.register_ahead(visits_of(wanted.fault))
         await scene.restart(wanted.process)
         await SCENARIOS[wanted.fault](scene)
         limit = max(FEWEST_SECONDS, 2 * control.verdict_seconds)
@@ -101,7 +102,7 @@ async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcom
     return Outcome(f"mutant {mutant}", control.passed and bool(finding), seconds, detail)
 
 
-async def _scene(platform: Platform, seed: int, patients: int) -> Scene:
-    clinics = await platform.register_clinics(CLINICS, patients)
+async def _scene(platform: Platform, seed: int) -> Scene:
+    clinics = await platform.register_clinics(CLINICS, 0)
     load = Load(platform.url("booking"), clinics, seed)
     return Scene(platform, load, Trial(platform, clinics, load.ledger), Random(seed))

