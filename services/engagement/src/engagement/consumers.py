@@ -87,14 +87,15 @@ async def on_visit_completed(
     saved = await store.save_visits(connection, events)
     attended = [e for e in events if e.data.appointment_id is not None]
     touched = await store.save_statuses(connection, store.status_rows(attended, "completed"))
-    keys = {Key(one.event.clinic_id, one.event.data.visit_id): one.is_new for one in saved}
-    await journeys.plan_visits(connection, keys, now)
+    await journeys.plan_visits(connection, saved, now)
     await _appointments_changed(connection, touched, now)
     standing = [one.event for one in saved]
     await two_z.touch_visits(
-        connection, [(e.clinic_id, e.data.patient_id, e.data.completed_at) for e in standing]
+        connection,
+        [(e.clinic_id, e.data.patient_id, e.data.completed_at) for e in standing],
+        {one.event.clinic_id: one.place.clinic_zone for one in saved if one.place},
     )
-    taken = {(event.clinic_id, former) for event, former, _ in saved if former}
+    taken = {(one.event.clinic_id, former) for one in saved if (former := one.former_patient_id)}
     await two_z.touch(connection, taken, now)
 
 

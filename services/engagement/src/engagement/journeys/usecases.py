@@ -13,14 +13,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.journeys import store
-from engagement.journeys.domain import FOLLOW_UP, REMINDER, VERSION, follow_up, reminder
+from engagement.journeys.domain import FOLLOW_UP, REMINDER, VERSION, Recipient, follow_up, reminder
 from engagement.journeys.store import Enrolment, Subject
 from engagement.messages.domain import Planned
 from engagement.messages.endings import Ending, end_messages, forget_texts
-from engagement.projections.store import Key
+from engagement.projections.store import Key, Place, SavedVisit
 from revisit_chassis.identifiers import named_uuid
-from revisit_events.contracts import JourneyEnrolled
-from revisit_events.envelope import new_event
+from revisit_events.contracts import JourneyEnrolled, VisitCompleted
+from revisit_events.envelope import Event, new_event
 from revisit_events.outbox import publish
 
 SOURCE = "/engagement"
@@ -41,17 +41,34 @@ _ERASED_DECISION = json.dumps(
 
 
 async def plan_visits(
-    connection: AsyncConnection, visits: Mapping[Key, bool], now: datetime
+    connection: AsyncConnection, visits: Sequence[SavedVisit], now: datetime
 ) -> None:
     """Plans the follow-ups of visits.
 
     Args:
-        connection: Inside the transaction that changed the visits.
-        visits: Clinic and visit, and whether it is new: then nothing was planned for it before.
+        connection: Inside the transaction that saved them.
+        visits: Those that stand.
         now: The moment of the enrolment.
     """
-    known = [key for key, is_new in visits.items() if not is_new]
-    await _plan(connection, FOLLOW_UP, list(visits), now, planned_before=known)
+    subjects = [_subject(one.event, one.place) for one in visits if one.place is not None]
+    unknown = [_key(one) for one in visits if one.place is None]
+    if unknown:
+        await store.lock_unknown_clinics(connection, {key.clinic_id for key in unknown})
+        subjects += await store.visits(connection, unknown)
+    # For a new visit nothing was planned before.
+    planned_before = [_key(one) for one in visits if not one.is_new]
+    await _bring_into_line(connection, FOLLOW_UP, subjects, planned_before, now)
+
+
+def _key(visit: SavedVisit) -> Key:
+    return Key(visit.event.clinic_id, visit.event.data.visit_id)
+
+
+def _subject(event: Event[VisitCompleted], place: Place) -> Subject:
+    data = event.data
+    _, time_zone, country, live_from, erased_at = place
+    who = Recipient(event.clinic_id, data.patient_id, time_zone, country, live_from, erased_at)
+    return Subject(who, data.visit_id, data.completed_at, None)
 
 
 async def plan_appointments(
@@ -101,19 +118,24 @@ async def drop_for_erased(connection: AsyncConnection, erased_at: Mapping[Key, d
 
 
 async def _plan(
+    connection: AsyncConnection, journey: str, keys: Sequence[Key], now: datetime
+) -> None:
+    if keys:
+        subjects = await _subjects(connection, journey, keys)
+        await _bring_into_line(connection, journey, subjects, keys, now)
+
+
+async def _bring_into_line(
     connection: AsyncConnection,
     journey: str,
-    keys: Sequence[Key],
+    subjects: Sequence[Subject],
+    planned_before: Sequence[Key],
     now: datetime,
-    planned_before: Sequence[Key] | None = None,
 ) -> None:
-    if not keys:
-        return
-    subjects = await _subjects(connection, journey, keys)
     plans = [plan for subject in subjects if (plan := _planned(journey, subject))]
-    withdrawn = keys if planned_before is None else planned_before
-    if withdrawn:
-        await store.withdraw(connection, journey, withdrawn, [plan.message_id for plan in plans])
+    if planned_before:
+        planned = [plan.message_id for plan in plans]
+        await store.withdraw(connection, journey, planned_before, planned)
     if plans:
         await store.save_plans(connection, plans, _ERASED_DECISION)
     await _enrol(

@@ -6,9 +6,10 @@ commits.
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -70,10 +71,20 @@ async def touch(
 
 
 async def touch_visits(
-    connection: AsyncConnection, visits: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]]
+    connection: AsyncConnection,
+    visits: Sequence[tuple[uuid.UUID, uuid.UUID, datetime]],
+    known_zones: Mapping[uuid.UUID, str] = MappingProxyType({}),
 ) -> None:
-    """Asks for checks of patients at the deadlines of visits (clinic, patient, completed at)."""
-    zones = await store.time_zones(connection, {clinic_id for clinic_id, _, _ in visits})
+    """Asks for checks of patients at the deadlines of visits.
+
+    Args:
+        connection: In the transaction that saved the visits.
+        visits: Clinic, patient and completion.
+        known_zones: Of clinics, as far as the caller has read them in this transaction.
+    """
+    zones = dict(known_zones)
+    if unread := {clinic_id for clinic_id, _, _ in visits} - zones.keys():
+        zones |= await store.time_zones(connection, unread)
     await ask_for_checks(connection, next_checks(visits, zones))
 
 
