@@ -33,7 +33,7 @@ async def finish(work: Coroutine[Any, Any, T], stop: asyncio.Event, seconds: flo
         await asyncio.wait({task, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not task.done() and stop.is_set():
             await asyncio.wait({task}, timeout=min(seconds, STOP_GRACE_SECONDS))
-        if task.done():
+        if task.done() and not task.cancelled():
             return task.result()
         raise TimeoutError
     finally:
@@ -52,12 +52,20 @@ async def quietly(
         closing: Says goodbye to the broker.
         remains: Close what is left open when that takes too long.
     """
+    # In a task of its own: the client cancels tasks as it stops and waits for them, and what they raise
+    # then is no cancellation of ours. Taken for one, it would end its caller without a word.
+    task = asyncio.ensure_future(closing)
     try:
-        async with asyncio.timeout(STOP_GRACE_SECONDS):
-            await closing
-    except (TimeoutError, KafkaError, OSError) as error:
-        log.info("broker.no_goodbye", error=type(error).__name__)
-        for close in remains:
-            with contextlib.suppress(TimeoutError, KafkaError, OSError):
-                async with asyncio.timeout(STOP_GRACE_SECONDS):
-                    await close()
+        await asyncio.wait({task}, timeout=STOP_GRACE_SECONDS)
+    finally:
+        task.cancel()
+    (found,) = await asyncio.gather(task, return_exceptions=True)
+    if found is None:
+        return
+    if not isinstance(found, asyncio.CancelledError | TimeoutError | KafkaError | OSError):
+        raise found
+    log.info("broker.no_goodbye", error=type(found).__name__)
+    for close in remains:
+        with contextlib.suppress(TimeoutError, KafkaError, OSError):
+            async with asyncio.timeout(STOP_GRACE_SECONDS):
+                await close()
