@@ -50,7 +50,7 @@ async def crash_anywhere(scene: Scene) -> None:
     """Each worker dies before or after a commit, whichever one it is."""
     places = {
         name: f"database.{scene.random.choice(('before', 'after'))}_commit"
-        f":{scene.random.randrange(1, 150)}"
+        f":{scene.random.randrange(1, 40)}"
         for name in WORKERS
     }
     await scene.crash(places)
