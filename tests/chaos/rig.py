@@ -26,6 +26,7 @@ from standalone.cluster import Cluster, ServiceDatabase
 from standalone.postgres import Tuning, free_port
 from tests.chaos.ledger import Clinic
 from tests.chaos.nursery import Child, Nursery
+from tests.chaos.process import SESSION_MS
 from tests.chaos.providers import Providers
 from tests.chaos.proxy import Proxy
 
@@ -128,7 +129,13 @@ class Platform:
         await self._client.aclose()
 
     def launch(
-        self, name: str, *, failpoint: str = "", mutant: str = "", slow_commits: float = 0
+        self,
+        name: str,
+        *,
+        failpoint: str = "",
+        mutant: str = "",
+        slow_commits: float = 0,
+        session_ms: int = SESSION_MS,
     ) -> None:
         """Starts one process, `booking-api` for instance, with a failpoint or a mutant in it.
 
@@ -137,6 +144,7 @@ class Platform:
             failpoint: `name:n`, the process ends there the n-th time.
             mutant: Name of a deliberate defect of `tests.chaos.mutants`.
             slow_commits: Seconds by which some transactions of the intake commit late.
+            session_ms: After which its group takes it for dead.
         """
         service, kind = name.split("-")[:2]
         if name not in self.ports:
@@ -146,6 +154,7 @@ class Platform:
             "MUTANT": mutant,
             "CHAOS_SLOW_COMMITS": str(slow_commits) if slow_commits else "",
             "CHAOS_FOLDER": str(self.folder),
+            "CHAOS_SESSION_MS": str(session_ms),
             f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(
                 self.ports[name]
             ),

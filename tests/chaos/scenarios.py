@@ -21,6 +21,7 @@ from tests.chaos import crashes, outages
 from tests.chaos.checks import TOPIC
 from tests.chaos.ledger import BATCH, SOURCE
 from tests.chaos.poison import handler_kills, poison
+from tests.chaos.process import PRODUCT_SESSION_MS
 from tests.chaos.rig import CALLBACK_SECRET
 from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
 
@@ -57,10 +58,15 @@ async def restart_in_turn(scene: Scene) -> None:
 
 async def freeze(scene: Scene) -> None:
     """Workers stand still longer than session and lease, others take over, then they wake up."""
-    spares = ["engagement-worker-b", "scoring-worker-b"]
-    await asyncio.gather(*(scene.restart(name) for name in spares))
+    names = ["engagement-worker", "scoring-worker"]
+    spares = [f"{name}-b" for name in names]
+    # With a session as short as the other trials have it, the embedded broker keeps the group of a member
+    # that stood still for several of them waiting for ever.
+    await asyncio.gather(
+        *(scene.restart(name, session_ms=PRODUCT_SESSION_MS) for name in (*names, *spares))
+    )
     processes = scene.platform.processes
-    pids = [processes[name].pid for name in ("engagement-worker", "scoring-worker")]
+    pids = [processes[name].pid for name in names]
     load = asyncio.create_task(scene.load.run(POSTS))
     with scene.platform.suspended(pids[0]), scene.platform.suspended(pids[1]):
         await asyncio.sleep(FROZEN_SECONDS)

@@ -15,6 +15,7 @@ import httpx
 from revisit_chassis.failpoint import KILLED
 from tests.chaos.checks import Trial
 from tests.chaos.ledger import Clinic, Load
+from tests.chaos.process import SESSION_MS
 from tests.chaos.providers import Misbehaviour
 from tests.chaos.rig import POLL_SECONDS, Platform
 
@@ -42,7 +43,14 @@ class Scene:
             await self.platform.register_patients(clinics, range(registered + 1, wanted + 1))
             self.load.registered = wanted
 
-    async def restart(self, name: str, *, failpoint: str = "", slow_commits: float = 0) -> None:
+    async def restart(
+        self,
+        name: str,
+        *,
+        failpoint: str = "",
+        slow_commits: float = 0,
+        session_ms: int = SESSION_MS,
+    ) -> None:
         """Starts a process again, with its mutant where it has one, and waits until it is ready."""
         process, mutant = self.mutant
         await asyncio.to_thread(
@@ -51,6 +59,7 @@ class Scene:
             failpoint=failpoint,
             mutant=mutant if name == process else "",
             slow_commits=slow_commits,
+            session_ms=session_ms,
         )
         if failpoint:
             await self._ready_or_dead(name)
