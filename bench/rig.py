@@ -206,7 +206,7 @@ class Rig:
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "KAFKA_ENABLE_IDEMPOTENCE": "false",
             "KAFKA_TOPIC_PARTITIONS": "1",
-            "KAFKA_FETCH_MAX_WAIT_MS": "20",
+            "KAFKA_FETCH_MAX_WAIT_MS": "10",
             "REVISIT_JWKS": str(self.jwks),
             "REVISIT_KEYRING": str(self.keyring),
         }

@@ -26,6 +26,7 @@ from tests.chaos.rig import CALLBACK_SECRET
 from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
 
 FROZEN_SECONDS = 8
+REJOIN_SECONDS = 6.0
 """Longer than a consumer's session and than a sender's lease in these trials."""
 REPEAT_QUIET_MS = 500
 RECEIPTS = 4
@@ -71,6 +72,9 @@ async def freeze(scene: Scene) -> None:
     with scene.platform.suspended(pids[0]), scene.platform.suspended(pids[1]):
         await asyncio.sleep(FROZEN_SECONDS)
     await load
+    # Who woke up is back in the group before others leave it: a member that leaves while the embedded
+    # broker's group forms anew keeps it waiting for ever (docs/adr/0014).
+    await asyncio.sleep(REJOIN_SECONDS)
     await asyncio.gather(*(asyncio.to_thread(processes[name].stop) for name in spares))
 
 

@@ -30,13 +30,14 @@ class Store:
             raise ValueError
         return [item * 10 for item in items]
 
-    def group(self, *, max_rows: int = 256) -> GroupCommit[int, int]:
+    def group(self, *, max_rows: int = 256, committers: int = 1) -> GroupCommit[int, int]:
         return GroupCommit(
             self.commit,
             size=lambda _: 1,
             is_shared=lambda fault: isinstance(fault, Away),
             max_rows=max_rows,
-            committers=1,
+            committers=committers,
+            worth_another=3,
         )
 
 
@@ -55,6 +56,20 @@ async def test_those_that_wait_share_the_next_transaction() -> None:
     store.gate.set()
     assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40]
     assert store.groups == [[0], [1, 2, 3, 4]]
+
+
+async def test_second_group_begins_when_enough_wait_for_it() -> None:
+    store = Store()
+    group = store.group(committers=2)
+    store.gate.clear()
+    tasks = [asyncio.ensure_future(group.submit(n)) for n in range(3)]
+    await started(*tasks)
+    assert store.groups == [[0]]
+    tasks.append(asyncio.ensure_future(group.submit(3)))
+    await started(*tasks)
+    assert store.groups == [[0], [3, 1, 2]]
+    store.gate.set()
+    assert await asyncio.gather(*tasks) == [0, 10, 20, 30]
 
 
 async def test_group_is_no_larger_than_allowed() -> None:

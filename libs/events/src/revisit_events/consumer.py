@@ -49,8 +49,6 @@ from revisit_events.inbox import Months, claim
 from revisit_events.reading import BATCH, Batch, Read, Reading
 from revisit_events.retry import pause
 
-SMALL_BATCH = 50
-REST_SECONDS = 0.01
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
 START_TIMEOUT_SECONDS = 30.0
@@ -315,7 +313,6 @@ class Consumer:
             # What was assigned while the poll waited is read again once it is known where it goes on.
             reading.give_back(batch)
             return
-        started = time.monotonic()
         if batch.is_full and not stop.is_set():
             reading.read_ahead()
         if batch.reads and not await self._apply_patiently(reader, batch):
@@ -334,10 +331,6 @@ class Consumer:
                 self.feed.applied((at.topic, at.partition), batch.fetched[at][-1].timestamp)
             failpoint("consumer.after_offsets")
         self.feed.polled(is_full=batch.is_full)
-        if 0 < len(batch.reads) < SMALL_BATCH:
-            # A batch costs the same whether it holds one event or ten: in a trickle it waits for company
-            # as long as it took, which halves what the trickle costs all who share the machine.
-            await asyncio.sleep(min(REST_SECONDS, time.monotonic() - started))
 
     async def _commit(
         self, reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]

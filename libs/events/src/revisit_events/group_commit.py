@@ -31,6 +31,8 @@ class GroupCommit(Generic[T, R]):
             item alone would be in vain.
         max_rows: Rows of a group at most; a larger item goes alone. Past 512 nothing was gained.
         committers: Groups under way at once: one is in the database while the other is prepared.
+        worth_another: Rows that have to wait before a further group begins: a few are cheaper, and sooner
+            done, in the group after the present one.
     """
 
     def __init__(
@@ -41,12 +43,15 @@ class GroupCommit(Generic[T, R]):
         is_shared: Callable[[BaseException], bool],
         max_rows: int = 512,
         committers: int = 2,
+        worth_another: int = 8,
     ) -> None:
         self._commit = commit
         self._size = size
         self._is_shared = is_shared
         self._max_rows = max_rows
+        self._committers = committers
         self._free = committers
+        self._worth_another = worth_another
         self._waiting: deque[_Waiting[T, R]] = deque()
 
     async def submit(self, item: T) -> R:
@@ -55,7 +60,7 @@ class GroupCommit(Generic[T, R]):
         Raises:
             Exception: What the item's own transaction failed with.
         """
-        if self._free:
+        if self._may_lead(item):
             self._free -= 1
         else:
             turn: asyncio.Future[R | _Lead] = asyncio.get_running_loop().create_future()
@@ -69,6 +74,14 @@ class GroupCommit(Generic[T, R]):
             if not isinstance(outcome, _Lead):
                 return outcome
         return await self._lead(item)
+
+    def _may_lead(self, item: T) -> bool:
+        if not self._free:
+            return False
+        if self._free == self._committers:
+            return True
+        rows = self._size(item) + sum(self._size(other) for other, _ in self._waiting)
+        return rows >= self._worth_another
 
     async def _lead(self, item: T) -> R:
         followers = self._followers(self._max_rows - self._size(item))

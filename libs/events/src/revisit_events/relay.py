@@ -35,7 +35,7 @@ from revisit_events.topics import declared_partitions
 from revisit_events.unsendable import put_aside
 
 BATCH = 500
-BUSY_POLL_SECONDS = 0.005
+BUSY_POLL_SECONDS = 0.01
 IDLE_POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 QUIET_POLLS = 20
