@@ -113,8 +113,10 @@ class Proxy:
             pass
         finally:
             if link.is_dead:
-                # Nobody told the server that its client has gone; its keepalive finds out.
-                await asyncio.sleep(KEEPALIVE_SECONDS)
+                # Nobody told the server that its client has gone; its keepalive finds out. At the end of
+                # the set asyncio would print a cancelled connection as a fault.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(KEEPALIVE_SECONDS)
             self._links.discard(link)
             link.abort()
 

@@ -105,7 +105,7 @@ def test_standard_loggers_are_redacted_with_their_arguments(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with configured():
-        logging.getLogger("uvicorn.error").error("cannot send to %s", "anna@example.org")
+        logging.getLogger("smtplib").error("cannot send to %s", "anna@example.org")
         logging.getLogger("asyncio").error(
             "Task exception was never retrieved\nfuture: <Task exception=ValueError('%s')>", FAMILY
         )
