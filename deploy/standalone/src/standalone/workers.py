@@ -126,6 +126,9 @@ class Workers:
             workers = self.workers.values()
             if any(worker.activity.running for worker in workers) or not self._all_applied():
                 return False
+            # While a feed is not known to be fresh, messages are held: the clock would walk past them.
+            if not all(worker.consumer.feed.is_fresh() for worker in workers):
+                return False
             for worker in workers:
                 if not await worker.has_sent_all():
                     return False
