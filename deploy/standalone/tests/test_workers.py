@@ -114,6 +114,12 @@ async def host(postgres: Cluster, tmp_path: Path) -> AsyncIterator[Host]:
     await made.publisher.close()
 
 
+async def test_settled_platform_knows_that_every_feed_is_fresh(host: Host) -> None:
+    # Right after the start nobody knows it, and messages would be held while the clock goes on.
+    await host.workers.settle()
+    assert all(worker.consumer.feed.is_fresh() for worker in host.workers.workers.values())
+
+
 async def test_recycle_when_a_group_does_not_finish_then_goes_on_and_loses_nothing(
     host: Host,
 ) -> None:
