@@ -8,7 +8,7 @@ Locks come in one order, so that two batches wait for each other and never deadl
 clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -225,7 +225,7 @@ async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: da
                 erased.append(event)
             case _ if type(event.data) in STATUS_AFTER:
                 statuses.append(_status_row(event, event.precedence))
-    await _make_stubs(connection, events)
+    await _make_stubs_of(connection, events)
     if erased:
         await _erase(connection, erased, patients)
     for statement, rows in (
@@ -297,7 +297,7 @@ async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Row]) -> 
         await run(connection, KEEP_IDENTIFIERS, rows)
 
 
-async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
+async def _make_stubs_of(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
     patients: set[Row] = set()
     practitioners: set[Row] = set()
     services: set[Row] = set()
@@ -309,6 +309,23 @@ async def _make_stubs(connection: AsyncConnection, events: Sequence[AnyEvent]) -
             practitioners.add((clinic_id, practitioner_id))
         if service_code := getattr(data, "service_code", None):
             services.add((clinic_id, service_code))
+    await make_stubs(connection, patients, practitioners, services)
+
+
+async def make_stubs(
+    connection: AsyncConnection,
+    patients: Collection[Row] = (),
+    practitioners: Collection[Row] = (),
+    services: Collection[Row] = (),
+) -> None:
+    """Makes rows for what is not known yet, in the order of locks.
+
+    Args:
+        connection: Inside a transaction.
+        patients: Clinic and id of each.
+        practitioners: The same.
+        services: Clinic and code of each.
+    """
     columns: list[Sequence[Any]] = []
     for rows in (patients, practitioners, services):
         columns += zip(*rows, strict=True) if rows else ((), ())

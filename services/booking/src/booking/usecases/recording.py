@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment
-from booking.projection import SOURCE, STUBS, apply
+from booking.projection import SOURCE, apply, make_stubs
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.outbox import publish
@@ -37,9 +37,8 @@ async def refer(
         practitioner_id: The same.
         service_code: The same.
     """
-    named = [[one] if one else [] for one in (patient_id, practitioner_id, service_code)]
-    columns = [column for one in named for column in ([clinic_id] * len(one), one)]
-    await connection.exec_driver_sql(STUBS, tuple(columns))
+    named = (patient_id, practitioner_id, service_code)
+    await make_stubs(connection, *([(clinic_id, one)] if one else [] for one in named))
 
 
 async def record(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:
