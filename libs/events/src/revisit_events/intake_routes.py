@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.routing import request_response
 
@@ -25,7 +25,7 @@ from revisit_chassis.http import (
     principal_of,
     require,
 )
-from revisit_chassis.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, invalid_cursor
+from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
 from revisit_events.http import BATCH, MAX_BODY_BYTES, STRUCTURED, RawRequest, raw_events
@@ -35,6 +35,7 @@ from revisit_events.refusal import Refusal, RefusedError, too_large
 _may_write = require("events:write")
 _may_read_rejected = Depends(require("rejected-events:read"))
 _may_replay = Depends(require("rejected-events:write"))
+_POSITION = TypeAdapter(tuple[AwareDatetime, UUID])
 
 
 class Taken(BaseModel):
@@ -171,9 +172,8 @@ def _rejected_routes() -> APIRouter:
         cursor: Cursor = None,
     ) -> Page[RejectedEventItem]:
         """Refused events of the clinic, the newest first, without their bodies."""
-        found = await rejected.rejected_events(
-            connection, clinic_id, before=_position(cursor), limit=limit
-        )
+        before = None if cursor is None else position_of(cursor, 2, _POSITION)
+        found = await rejected.rejected_events(connection, clinic_id, before=before, limit=limit)
         items = [RejectedEventItem.model_validate(e, from_attributes=True) for e in found]
         last = found[-1] if len(found) == limit else None
         following = encode_cursor((last.received_at.isoformat(), last.id)) if last else None
@@ -204,17 +204,6 @@ async def _replay(
     async with intake.database.transaction((clinic_id,)) as connection:
         await rejected.mark_replayed(connection, clinic_id, rejected_event_id, datetime.now(UTC))
     return Taken(id=raw["id"], status="accepted" if outcome.accepted else "duplicate")
-
-
-def _position(cursor: str | None) -> tuple[datetime, UUID] | None:
-    if cursor is None:
-        return None
-    received_at, row_id = decode_cursor(cursor, 2)
-    try:
-        moment = datetime.fromisoformat(str(received_at))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)), UUID(str(row_id))
-    except ValueError:
-        raise invalid_cursor() from None
 
 
 def _documentation() -> dict[str, Any]:
