@@ -17,6 +17,7 @@ from tests.broker.test_delivery import Seen, consumer_of, put, running, until, v
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
+from revisit_events import consumer as consumer_module
 from revisit_events import dlq, feed, metrics, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
@@ -345,6 +346,39 @@ async def test_key_keeps_its_partition_in_a_topic_that_a_stranger_made_after_a_l
         key = f"{clinic_id}:{patient}".encode()
         ids = [dict(record.headers)["ce_id"].decode() for record in records if record.key == key]
         assert ids == [event.id for event in events if event.data.patient_id == patient]
+
+
+async def test_client_that_hangs_on_a_dead_connection_is_replaced(
+    publisher: Side,
+    subscriber: Side,
+    kafka: KafkaSettings,
+    watch: BrokerWatch,
+    group: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer_module, "METADATA_MAX_AGE_MS", 200)
+    monkeypatch.setattr(consumer_module, "CUT_OFF_SECONDS", 3.0)
+    readers: list[AIOKafkaConsumer] = []
+
+    def make(**settings: Any) -> AIOKafkaConsumer:
+        readers.append(AIOKafkaConsumer(**settings))
+        return readers[-1]
+
+    async def learn_nothing(*_: object) -> bool:
+        await asyncio.sleep(0.1)
+        return False
+
+    monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", make)
+    seen, before, after = Seen(), visits(3), visits(3)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    consumer = consumer_of(group, subscriber, seen, kafka, watch)
+    async with running(watch.run, sender.run, consumer.run):
+        await put(publisher.database, before)
+        await until(lambda: {e.id for e in before} <= set(seen.ids()))
+        readers[0]._client._metadata_update = learn_nothing
+        await until(lambda: len(readers) > 1)
+        await put(publisher.database, after)
+        await until(lambda: {e.id for e in after} <= set(seen.ids()))
 
 
 async def relay_all(side: Side, kafka: KafkaSettings, events: Sequence[AnyEvent]) -> None:
