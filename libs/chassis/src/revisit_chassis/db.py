@@ -11,10 +11,11 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import MetaData, NullPool
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import MetaData, NullPool, PoolProxiedConnection, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from revisit_chassis.crypto import UnknownKey
 from revisit_chassis.failpoint import failpoint
@@ -29,6 +30,7 @@ NAMING_CONVENTION = {
 
 CONNECT_TIMEOUT_SECONDS = 5
 COMMAND_TIMEOUT_SECONDS = 60
+CLEANING_TIMEOUT_SECONDS = 5
 
 # Classes of SQLSTATE that speak of the infrastructure and not of the data: connection, sign-in (a
 # password that is being changed), transaction rollback (deadlock, serialization), insufficient
@@ -104,6 +106,8 @@ class Database:
             connect_args=connect_args,
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._cuts = 0
+        event.listen(self.engine.sync_engine, "checkout", self._replace_after_a_cut)
         # A lock lives as long as its connection, so such a connection is closed and never pooled.
         self._lone: AsyncEngine = create_async_engine(
             driver_url(url),
@@ -149,7 +153,7 @@ class Database:
                 yield connection
                 ended = await driver.execute("COMMIT")
             except BaseException:
-                await _abandon(connection, driver)
+                await self._leave_clean(connection, driver, "ROLLBACK")
                 raise
             if ended != "COMMIT":
                 raise NotCommitted
@@ -165,8 +169,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                if driver.is_closed():
-                    await connection.invalidate()
+                await self._leave_clean(connection, driver, "SELECT")
                 raise
 
     @asynccontextmanager
@@ -178,6 +181,34 @@ class Database:
         """
         async with self._lone.connect() as connection:
             yield connection
+
+    async def _leave_clean(
+        self, connection: AsyncConnection, driver: "asyncpg.Connection[Any]", last_statement: str
+    ) -> None:
+        """Ends what an error left open; a connection on which that fails is no use to anybody."""
+        try:
+            # The driver waits without end for the answer to a statement that it has given up.
+            async with asyncio.timeout(CLEANING_TIMEOUT_SECONDS):
+                await driver.execute(last_statement)
+        except BaseException as error:
+            self._cuts += 1
+            driver.terminate()  # SQLAlchemy would wait for the other side to say goodbye
+            await connection.invalidate()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    def _replace_after_a_cut(
+        self, _: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection
+    ) -> None:
+        """What cut one connection off has cut the others: nobody has to wait to learn it of each.
+
+        Raises:
+            DisconnectionError: SQLAlchemy opens another one in its place.
+        """
+        if entry.info.setdefault("cuts", self._cuts) != self._cuts:
+            driver: Any = entry.driver_connection
+            driver.terminate()
+            raise DisconnectionError
 
     async def close(self) -> None:
         """Closes the pool."""
@@ -241,16 +272,6 @@ def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     driver: asyncpg.Connection[Any] | None = pooled.connection.driver_connection
     assert driver is not None  # noqa: S101  (checked out, so there is one)
     return driver
-
-
-async def _abandon(connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:
-    """Rolls back what is open; a connection on which that fails is no use to anybody."""
-    try:
-        await driver.execute("ROLLBACK")
-    except BaseException as error:
-        await connection.invalidate()
-        if isinstance(error, asyncio.CancelledError):
-            raise
 
 
 async def set_clinics(connection: AsyncConnection, clinics: Collection[UUID]) -> None:
