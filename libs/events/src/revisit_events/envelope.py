@@ -206,6 +206,8 @@ def time_text_as_given(given: str) -> str | None:
     length = len(given)
     if length == _CANONICAL_LENGTH and given[26] == "Z" and given[10] == "T":
         return given
+    if length == 32 and given[26:] == "+00:00" and given[10] == "T":  # noqa: PLR2004
+        return f"{given[:26]}Z"
     if (length == 20 and given[19] == "Z") or (length == 25 and given[19:] == "+00:00"):  # noqa: PLR2004
         return f"{given[:10]}T{given[11:19]}.000000Z"
     return None

@@ -40,11 +40,15 @@ Remember = Callable[[AsyncConnection, Sequence[Identifier]], Awaitable[None]]
 _ATTEMPTS = 3
 # What a correction on either side may cure; an event of another clinic is none of this one's.
 _KEPT = frozenset({409, 422, 500})
-_Key = tuple[UUID, str, str]
+_Claim = tuple[UUID, str, str, bytes]
 
+# In one order everywhere, so that two groups with the same events wait and do not deadlock; of two
+# claims of one identity the first stands.
 _CLAIM = """
 INSERT INTO intake (clinic_id, source, event_id, body_digest)
-SELECT * FROM unnest($1::intake_claim[])
+SELECT clinic_id, source, event_id, body_digest FROM unnest($1::intake_claim[])
+  WITH ORDINALITY AS given (clinic_id, source, event_id, body_digest, place)
+ORDER BY clinic_id, source COLLATE "C", event_id COLLATE "C", place
 ON CONFLICT DO NOTHING
 """
 # A row whose xmin is this transaction was claimed by it. Asked only when some were not: returning what
@@ -228,56 +232,56 @@ async def _claim(
     connection: AsyncConnection, receptions: Sequence[Reception], outcomes: Sequence[Outcome]
 ) -> list[AnyEvent]:
     """Claims the events' identities and gives the events that are new, in the order they came."""
-    claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]] = {}
-    repeats: list[tuple[_Key, bytes, Outcome, int]] = []
-    for reception, outcome in zip(receptions, outcomes, strict=True):
-        clinic_id = reception.clinic_id
-        for index, event in reception.events:
-            key = (clinic_id, event.source, event.id)
-            digest = body_digest(event)
-            if key in claims:
-                repeats.append((key, digest, outcome, index))
-            else:
-                claims[key] = (digest, event, outcome, index)
-    if not claims:
+    given = [
+        (event, index, outcome)
+        for reception, outcome in zip(receptions, outcomes, strict=True)
+        for index, event in reception.events
+    ]
+    if not given:
         return []
-    old = await _insert(connection, claims)
-    fresh = []
-    for key, (digest, event, outcome, index) in claims.items():
-        if key in old:
-            repeats.append((key, digest, outcome, index))
-        else:
-            outcome.accepted.append(index)
-            fresh.append(event)
-    for key, digest, outcome, index in repeats:
-        if digest == (old[key] if key in old else claims[key][0]):
-            outcome.duplicate.append(index)
-        else:
-            outcome.refused.append(Refused(index, key[2], identity_conflict()))
-            outcome.refused.sort(key=lambda refused: refused.index)
-    return fresh
+    claims = [
+        (event.clinic_id, event.source, event.id, body_digest(event)) for event, _, _ in given
+    ]
+    if await change(connection, _CLAIM, claims) < len(claims):
+        return await _tell_apart(connection, given, claims)
+    for _, index, outcome in given:
+        outcome.accepted.append(index)
+    return [event for event, _, _ in given]
 
 
-async def _insert(
-    connection: AsyncConnection, claims: dict[_Key, tuple[bytes, AnyEvent, Outcome, int]]
-) -> dict[_Key, bytes]:
-    """Claims identities; gives those that were taken already, each with its event's digest."""
-    # In one order everywhere, so that two groups with the same events wait and do not deadlock.
-    rows = [(*key, claims[key][0]) for key in sorted(claims)]
-    if await change(connection, _CLAIM, rows) == len(rows):
-        return {}
+async def _tell_apart(
+    connection: AsyncConnection,
+    given: Sequence[tuple[AnyEvent, int, Outcome]],
+    claims: Sequence[_Claim],
+) -> list[AnyEvent]:
+    """Does the same where some of the identities were taken already, or are claimed twice."""
     found = await fetch(
         connection,
         _CLAIMED,
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        [row[2] for row in rows],
+        [clinic_id for clinic_id, _, _, _ in claims],
+        [source for _, source, _, _ in claims],
+        [event_id for _, _, event_id, _ in claims],
     )
-    return {
+    standing: dict[tuple[UUID, str, str], bytes] = {
         (row.clinic_id, row.source, row.event_id): row.body_digest
         for row in found
         if not row.is_new
     }
+    fresh = []
+    for (event, index, outcome), (clinic_id, source, event_id, digest) in zip(
+        given, claims, strict=True
+    ):
+        key = clinic_id, source, event_id
+        if key not in standing:
+            standing[key] = digest
+            outcome.accepted.append(index)
+            fresh.append(event)
+        elif standing[key] == digest:
+            outcome.duplicate.append(index)
+        else:
+            outcome.refused.append(Refused(index, event_id, identity_conflict()))
+            outcome.refused.sort(key=lambda refused: refused.index)
+    return fresh
 
 
 def _identifiers(receptions: Sequence[Reception]) -> list[Identifier]:

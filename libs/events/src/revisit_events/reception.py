@@ -188,7 +188,7 @@ def _with_uuids(
             continue
         known = reception.identifiers.get((noun, identifier))
         if known is None:
-            if not identifier or len(identifier) > _MAX_IDENTIFIER or _UNFIT.search(identifier):
+            if not identifier or len(identifier) > _MAX_IDENTIFIER or not _is_fit(identifier):
                 continue
             known = canonical_id(reception.clinic_id, noun, identifier)
             if str(known) != identifier.lower():
@@ -216,7 +216,7 @@ def _arguments(annotation: Any) -> tuple[Any, ...]:
 
 def _text(raw: dict[str, Any], name: str) -> str:
     text = raw.get(name)
-    if type(text) is not str or not 0 < len(text) <= _MAX_ATTRIBUTE or _UNFIT.search(text):
+    if type(text) is not str or not 0 < len(text) <= _MAX_ATTRIBUTE or not _is_fit(text):
         raise RefusedError(
             invalid_attribute(name, "must be a text of 1 to 256 characters, none of control")
         )
@@ -235,8 +235,13 @@ def fitting_text(raw: Any, name: str) -> str | None:
         name: The attribute.
     """
     given = raw.get(name) if type(raw) is dict else None
-    is_fit = type(given) is str and len(given) <= _MAX_ATTRIBUTE and not _UNFIT.search(given)
+    is_fit = type(given) is str and len(given) <= _MAX_ATTRIBUTE and _is_fit(given)
     return given if is_fit else None
+
+
+def _is_fit(text: str) -> bool:
+    # What is printable has nothing of control, and is known five times as fast.
+    return text.isprintable() or _UNFIT.search(text) is None
 
 
 def _time(given: Any) -> datetime:
