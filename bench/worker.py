@@ -2,26 +2,26 @@
 
 import asyncio
 import importlib
-import signal
 import sys
 
-import uvloop
-
 from revisit_chassis.clock import SystemClock
+from revisit_chassis.process import run_until_signal
 
 
-async def main(service: str, group: str) -> None:
-    """Consumes until SIGTERM; no relay, no schedule."""
+def main(service: str, group: str) -> None:
+    """Consumes until SIGTERM, in a process like a worker's; no relay, no schedule."""
     app = importlib.import_module(f"{service}.app")
     settings = importlib.import_module(f"{service}.settings").Settings()
     worker = app.build_worker(settings, clock=SystemClock())
     worker.consumer.group = group
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.watch.run(stop))
-        tasks.create_task(worker.consumer.run(stop))
+
+    async def work(stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker.watch.run(stop))
+            tasks.create_task(worker.consumer.run(stop))
+
+    run_until_signal(work)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
-from tests.broker.test_delivery import Seen, running, until, visits
+from tests.broker.test_delivery import Seen, consumer_of, running, until, visits
 from tests.broker.test_recovery import relay_all
 
 from revisit_chassis.clock import SystemClock
+from revisit_events import dlq
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.contracts import LeadLost, VisitCompleted
+from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.handlers import Handlers
-from revisit_events.reading import BATCH
+from revisit_events.reading import BATCH, Read
 
 pytestmark = pytest.mark.broker
 BACKLOG = 2 * BATCH + 100
@@ -106,3 +108,78 @@ async def test_member_that_joins_amid_a_backlog_overtakes_nothing(
     async with running(watch.run, first.run, join):
         await until(lambda: wanted <= set(slow.ids()))
     assert in_order(slow, events)
+
+
+class Together(Seen):
+    """A handler that goes on when another one has begun as well, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[set[uuid.UUID]] = []
+        self.both = asyncio.Barrier(2)
+        self.away: set[uuid.UUID] = set()
+
+    async def __call__(
+        self, connection: AsyncConnection, events: Sequence[Any], now: datetime
+    ) -> None:
+        clinics = {event.clinic_id for event in events}
+        self.calls.append(clinics)
+        if len(self.calls) <= self.both.parties:
+            await asyncio.wait_for(self.both.wait(), 10)
+        if self.away & clinics:
+            self.away.clear()
+            raise ConnectionError("the database is away")
+        await super().__call__(connection, events, now)
+
+
+def of_two_clinics() -> tuple[list[AnyEvent], list[AnyEvent], list[Read]]:
+    """Two clinics' visits, each of one patient, as one batch in turn."""
+    one, other = (visits(150, patient_id=uuid.uuid4()) for _ in range(2))
+    reads = [
+        Read(Raw("visit.completed", 0, offset, event.key.encode(), event.data_json(), ()), event)
+        for offset, event in enumerate(
+            event for pair in zip(one, other, strict=True) for event in pair
+        )
+    ]
+    return one, other, reads
+
+
+async def test_clinics_of_a_batch_are_applied_beside_each_other_and_each_in_order(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    one, other, reads = of_two_clinics()
+    seen = Together()
+    await consumer_of(group, subscriber, seen, kafka, watch).apply(reads)
+    assert sorted(map(len, seen.calls)) == [1, 1]
+    for events in (one, other):
+        given = [event.id for event in events]
+        assert [id_ for id_ in seen.ids() if id_ in set(given)] == given
+
+
+async def test_bad_event_costs_only_its_own_part_the_batch(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    one, other, reads = of_two_clinics()
+    seen = Together()
+    seen.fails = lambda event: event.id == one[70].id
+    await consumer_of(group, subscriber, seen, kafka, watch).apply(reads)
+    assert seen.calls.count({other[0].clinic_id}) == 1
+    assert sorted(seen.ids()) == sorted({event.id for event in [*one, *other]} - {one[70].id})
+    letters = await dlq.open_letters(subscriber.worker_database)
+    assert [letter.raw.value for letter in letters if letter.raw.key == one[70].key.encode()] == [
+        one[70].data_json()
+    ]
+
+
+async def test_part_that_the_database_refused_comes_again_and_the_other_is_a_repeat(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    one, other, reads = of_two_clinics()
+    seen = Together()
+    seen.away = {one[0].clinic_id}
+    consumer = consumer_of(group, subscriber, seen, kafka, watch)
+    with pytest.raises(ConnectionError):
+        await consumer.apply(reads)
+    assert sorted(seen.ids()) == sorted(event.id for event in other)
+    await consumer.apply(reads)
+    assert sorted(seen.ids()) == sorted(event.id for event in [*one, *other])

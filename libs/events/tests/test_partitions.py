@@ -115,6 +115,17 @@ async def test_history_imported_today_is_kept_however_long_ago_it_happened(side:
     ]
 
 
+async def test_month_that_several_need_at_once_is_made_once(side: Side) -> None:
+    years = range(2001, 2009)
+    for year in years:
+        moments = [datetime(year, 3, 5, tzinfo=UTC)]
+        await asyncio.gather(*(Months(side.database).ensure(moments) for _ in range(4)))
+    made = await run(
+        side.worker, "SELECT count(*) FROM pg_class WHERE relname ~ '^inbox_200[1-8]03$'"
+    )
+    assert made == len(years)
+
+
 async def test_dropped_month_is_made_again_with_what_came_meanwhile(
     side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,10 @@ DECLARE pivot text := CASE parent WHEN 'outbox' THEN 'recorded_on' ELSE 'time' E
 BEGIN
   IF to_regclass(name) IS NOT NULL THEN RETURN; END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('revisit partitions', 0));
-  IF to_regclass(name) IS NOT NULL THEN RETURN; END IF;
+  -- What another session made while this one waited: to_regclass would remember that there was nothing.
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = 'public'::regnamespace) THEN
+    RETURN;
+  END IF;
   EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)',
                  name, parent);
   -- Rows that came while there was no such partition are in the default one, which may then keep none.

@@ -6,8 +6,8 @@ exist for a subject as it stands, or None: the plan is a function of the project
 same in whatever order events came.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from engagement.messages.domain import LegalClass, Planned, message_id
@@ -24,8 +24,7 @@ REMINDER_BEFORE = timedelta(hours=24)
 REMINDER_UNTIL = timedelta(hours=2)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """What a plan needs of the patient and the clinic.
 
     Args:

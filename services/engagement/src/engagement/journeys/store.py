@@ -187,23 +187,7 @@ async def save_plans(
         plans: What ought to exist.
         erased_decision: The decision, as JSON, for messages of patients already erased.
     """
-    rows = [
-        (
-            plan.clinic_id,
-            plan.message_id,
-            plan.patient_id,
-            plan.journey,
-            plan.step,
-            plan.subject_id,
-            plan.occurrence,
-            plan.legal_class.value,
-            plan.due_at,
-            plan.expires_at,
-            plan.erased_at,
-        )
-        for plan in sorted(plans, key=lambda plan: (plan.clinic_id, plan.message_id))
-    ]
-    await fetch(connection, _SAVE_PLANS, rows, erased_decision)
+    await fetch(connection, _SAVE_PLANS, plans, erased_decision)
 
 
 _SAVE_PLANS = """
@@ -213,6 +197,7 @@ SELECT *, CASE WHEN erased_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
     CASE WHEN erased_at IS NOT NULL THEN 'patient_erased' END,
     CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
 FROM unnest($1::planned_message[])
+ORDER BY clinic_id, message_id
 ON CONFLICT (clinic_id, message_id) DO UPDATE SET
     due_at = excluded.due_at, expires_at = excluded.expires_at
 WHERE m.state = 'scheduled' AND m.attempt = 0
@@ -232,6 +217,7 @@ class Enrolment(NamedTuple):
 _ENROL = """
 INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
 SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
+ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 """
 # Asked only when some were enrolled before; a row whose xmin is this transaction is new.
@@ -246,7 +232,6 @@ async def save_enrolments(
     connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment]
 ) -> set[UUID]:
     """Enrols those who are not yet; returns the ids of the new ones."""
-    rows = sorted(set(rows))
     columns = list(map(list, zip(*rows, strict=True)))
     if await change(connection, _ENROL, *columns, journey, version) == len(rows):
         return {row.enrolment_id for row in rows}

@@ -7,6 +7,7 @@ rest it is `sent`, `uncertain` or `dropped`: the sum of the three is what was du
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from revisit_chassis.identifiers import named_uuid
@@ -125,12 +126,14 @@ def retry_delay(attempt: int, retry_after_seconds: float | None, jitter: float) 
     return timedelta(seconds=max(backoff, wished) * (1 + jitter / 4))
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A message that ought to exist, as a journey computed it from the projections."""
+class Planned(NamedTuple):
+    """A message that ought to exist, as a journey computed it from the projections.
 
-    message_id: UUID
+    The columns of the database's type `planned_message`.
+    """
+
     clinic_id: UUID
+    message_id: UUID
     patient_id: UUID
     journey: str
     step: str
