@@ -19,9 +19,9 @@ TIME = sa.DateTime(timezone=True)
 message = sa.Table(
     "message",
     METADATA,
-    sa.Column("clinic_id", UUID_, nullable=False),
+    sa.Column("clinic_id", UUID_, primary_key=True),
     # UUIDv5 of the business key: planning a message again meets its own key.
-    sa.Column("message_id", UUID_, nullable=False),
+    sa.Column("message_id", UUID_, primary_key=True),
     sa.Column("patient_id", UUID_, nullable=False),
     sa.Column("journey", sa.Text, nullable=False),
     sa.Column("step", sa.Text, nullable=False),
@@ -47,8 +47,6 @@ message = sa.Table(
     # What the provider reported later: `delivered` or `failed`.
     sa.Column("delivery", sa.Text),
     sa.Column("delivery_at", TIME),
-    # In this order it also leads from a receipt, which knows the message alone, to the clinic.
-    sa.PrimaryKeyConstraint("message_id", "clinic_id"),
     sa.CheckConstraint(
         "state IN ('scheduled', 'sending', 'sent', 'uncertain', 'dropped')", name="state"
     ),
@@ -57,6 +55,8 @@ message = sa.Table(
     sa.CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", name="dropped_with_reason"),
     sa.Index("ix_message_patient", "clinic_id", "patient_id", "due_at"),
     sa.Index("ix_message_subject", "clinic_id", "subject_id"),
+    # From a receipt to its clinic.
+    sa.Index("ix_message_id", "message_id"),
     # The four ways in which a message becomes work; across clinics, in order.
     sa.Index(
         "ix_message_due",
