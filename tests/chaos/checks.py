@@ -184,12 +184,13 @@ class Trial:
         found.compare("patients in the 2Z statement", statement["in_scope"], len(visits))
         if statement["violations"]:
             found.missing.append(f"{statement['violations']} violations of 2Z")
-        messages = await self._messages(client, clinic)
+        messages, reasons = await self._messages(client, clinic)
         found.compare("follow-ups", sum(messages.values()), len(visits))
         unknown = messages["uncertain"]
         wanted = {clinic.recipient(int(visit.removeprefix("V-"))) for visit in visits}
         hopeless = len(wanted & self.refused)
-        found.compare("follow-ups dropped", messages["dropped"], hopeless)
+        why = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+        found.compare(f"follow-ups dropped ({why})", messages["dropped"], hopeless)
         found.compare("follow-ups decided", messages["sent"] + unknown, len(visits) - hopeless)
         reached = {m.to for m in self.platform.providers.delivered()} & wanted
         if len(reached) < messages["sent"]:
@@ -225,16 +226,21 @@ class Trial:
             if answer.status_code != httpx.codes.NOT_FOUND:
                 found.wrong.append(f"{path} tells a stranger {answer.status_code}")
 
-    async def _messages(self, client: httpx.AsyncClient, clinic: Clinic) -> Counter[str]:
+    async def _messages(
+        self, client: httpx.AsyncClient, clinic: Clinic
+    ) -> tuple[Counter[str], Counter[str]]:
+        """Gives the follow-ups by state, and the dropped ones by reason."""
         states: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
         cursor: str | None = None
         while True:
             query = "?journey=follow-up&limit=200" + (f"&cursor={cursor}" if cursor else "")
             page = await self._get(client, clinic, "engagement", f"/v1/messages{query}")
             states.update(item["status"] for item in page["items"])
+            reasons.update(item["reason"] for item in page["items"] if item["status"] == "dropped")
             cursor = page["next"]
             if cursor is None:
-                return states
+                return states, reasons
 
     async def _get(
         self, client: httpx.AsyncClient, clinic: Clinic, service: str, path: str

@@ -122,9 +122,7 @@ def send_before_claim() -> None:
         claims = await self._claim(clock, lease_until)
         if not claims:
             return 0
-        desk = usecases.Desk(
-            self._keys, self._urls, frozenset(self._channels), self._is_feed_fresh()
-        )
+        desk = self._desk()
         clinics = {one.clinic_id for one in claims}
         async with self._database.transaction(clinics) as connection:
             now = sender._real_now()

@@ -65,7 +65,7 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
         found.append(f"{type(error).__name__}: {error}")
     ended = time.monotonic()
     name = names[0] if len(names) == 1 else f"{names[0].split()[0]}, {len(names)} faults"
-    return Outcome(name, not found, ended - started, "; ".join(found[:3]), ended - judged)
+    return Outcome(name, not found, ended - started, "; ".join(found[:6]), ended - judged)
 
 
 async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcome) -> Outcome:

@@ -144,6 +144,7 @@ class Platform:
                 channels={Channel.EMAIL: self.mail},
                 urls=PublicUrls("https://e.test", "https://b.test", "https://f.test"),
                 is_feed_fresh=lambda: True,
+                heard_until=lambda: datetime.max.replace(tzinfo=UTC),
             ),
             TwoZRepair(self.workers["engagement"]),
             TaskExpiry(self.workers["engagement"]),

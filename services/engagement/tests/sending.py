@@ -82,6 +82,7 @@ class Practice:
         self.mail = ScriptedChannel()
         self.sms = ScriptedChannel()
         self.is_feed_fresh = True
+        self.heard_until = datetime.max.replace(tzinfo=UTC)
         self.keys = Keys(lambda: Keyring.load(keyring), again_after_seconds=0)
         self.sender = self.another_sender(workers)
         self._workers = workers
@@ -94,6 +95,7 @@ class Practice:
             channels={Channel.EMAIL: self.mail, Channel.SMS: self.sms},
             urls=PublicUrls("https://e.test", "https://b.test", "https://f.test"),
             is_feed_fresh=lambda: self.is_feed_fresh,
+            heard_until=lambda: self.heard_until,
         )
 
     async def open(self, **clinic: Any) -> None:

@@ -68,6 +68,7 @@ class Clinic:
             channels=dict.fromkeys(Channel, self.provider),
             urls=PublicUrls("https://e", "https://b", "https://f"),
             is_feed_fresh=lambda: True,
+            heard_until=lambda: datetime.now(UTC),
         )
         self.address = (postgres.superuser_url, service.database_url.rsplit("/", 1)[1])
         self.ciphertexts: list[bytes] = []

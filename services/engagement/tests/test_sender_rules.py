@@ -1,8 +1,9 @@
 """The sender from end to end: odd messages among others, keys, and the rules of the gate."""
 
 import json
+import uuid
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,36 @@ async def test_contact_under_an_unknown_key_waits_and_is_not_dropped(
     message = await clinic.message()
     assert (message.state, message.reason) == ("scheduled", "contact_unreadable")
     assert await clinic.tasks() == []
+
+
+async def test_follow_up_of_a_visit_that_came_before_its_patients_contact_waits_for_it(
+    clinic: Practice,
+) -> None:
+    unknown = uuid.uuid4()
+    clinic.heard_until = datetime.now(UTC)
+    await clinic.visit(unknown)
+    await clinic.run()
+    message = await clinic.message()
+    assert (message.state, message.reason) == ("scheduled", "contact_unheard")
+    await clinic.reach(unknown, email=MAIL)
+    await clinic.hurry()
+    await clinic.run()
+    assert [one.to for one in clinic.mail.calls] == [MAIL]
+
+
+async def test_patient_of_whom_no_contact_ever_came_is_called_once_all_was_heard(
+    clinic: Practice,
+) -> None:
+    clinic.heard_until = datetime.now(UTC)
+    await clinic.visit(uuid.uuid4())
+    await clinic.run()
+    assert await clinic.tasks() == []
+    clinic.heard_until += timedelta(minutes=1)
+    await clinic.hurry()
+    await clinic.run()
+    message = await clinic.message()
+    assert (message.state, message.reason) == ("dropped", "no_channel")
+    assert len(await clinic.tasks()) == 1
 
 
 # The rules of the gate, from end to end.

@@ -152,6 +152,10 @@ class FeedStatus:
         """
         return self._watch.is_reachable and _is_recent(self._group_fresh_at)
 
+    def heard_until(self) -> datetime:
+        """Gives until when everything that was sent to the group's topics has been applied; real time."""
+        return _moment(self._group_fresh_at) or datetime.min.replace(tzinfo=UTC)
+
     def is_current(self) -> bool:
         """Tells whether the worker itself reads and is at most a minute behind, for its readiness."""
         silent_seconds = time.monotonic() - self._polled_at

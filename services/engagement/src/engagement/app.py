@@ -85,6 +85,7 @@ def build_worker(settings: Settings, *, clock: Clock) -> Worker:
                     feedback=settings.feedback_public_url,
                 ),
                 is_feed_fresh=feed.is_fresh,
+                heard_until=feed.heard_until,
             ),
             TwoZRepair(worker_database),
             TaskExpiry(worker_database),

@@ -76,6 +76,9 @@ class WaitingFor(StrEnum):
 
     PROVIDER = "provider"  # surely not taken; called again later
     ANSWER = "answer"  # called, and nobody knows; only the same call may follow
+    CONTACT = (
+        "contact"  # it may be on its way; judged again as soon as all that was sent is applied
+    )
     RELEASE = "release"  # held by a pause or by a feed that is behind
 
 

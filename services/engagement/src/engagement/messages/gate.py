@@ -89,6 +89,8 @@ class Situation:
         planned_start: The start it was planned for.
         is_subject_theirs: Whether the visit it is about is (still) known as this patient's.
         is_contact_unreadable: Whether there is a contact block that cannot be opened now.
+        is_contact_unheard: Whether no contact has come, and one sent before the message was planned
+            may be on its way.
         called_by: The channel that may have delivered it already: only a repeat there is safe.
         is_feed_fresh: Whether the events of the last minute have been applied.
     """
@@ -110,6 +112,7 @@ class Situation:
     planned_start: datetime | None = None
     is_subject_theirs: bool = True
     is_contact_unreadable: bool = False
+    is_contact_unheard: bool = False
     called_by: Channel | None = None
     is_feed_fresh: bool = True
 
@@ -216,6 +219,9 @@ def _contact(situation: Situation) -> Check:
     if situation.is_contact_unreadable:
         detail = "the contact is kept under a key that is not in the key ring"
         return Check("contact", Verdict.WAIT, detail, "contact_unreadable")
+    if situation.is_contact_unheard:
+        detail = "no contact has come, and one may be on its way"
+        return Check("contact", Verdict.WAIT, detail, "contact_unheard")
     if not situation.reachable:
         return Check("contact", Verdict.DROP, "no address is known", "no_channel")
     return _passed("contact", "reachable by " + ", ".join(sorted(situation.reachable)))

@@ -41,7 +41,11 @@ from revisit_chassis.clock import Clock
 from revisit_events.envelope import AnyEvent, new_event
 
 # Real time after which a message that waits for nothing known is judged again.
-HOLDS = {"paused": timedelta(seconds=30), "contact_unreadable": timedelta(seconds=30)}
+HOLDS = {
+    "paused": timedelta(seconds=30),
+    "contact_unreadable": timedelta(seconds=30),
+    "contact_unheard": timedelta(seconds=1),
+}
 FEED_HOLDS = timedelta(seconds=3)
 
 log = structlog.get_logger()
@@ -260,7 +264,10 @@ def _note_waiting(case: _Case, background: Background, judged: Judged) -> None:
     waiting_for = WaitingFor.ANSWER if case.may_have_arrived else None
     retry_at = None
     if decision.until is None:
-        waiting_for = waiting_for or WaitingFor.RELEASE
+        held_by = WaitingFor.RELEASE
+        if decision.reason == "contact_unheard":
+            held_by = WaitingFor.CONTACT
+        waiting_for = waiting_for or held_by
         retry_at = background.real_now + HOLDS.get(decision.reason or "", FEED_HOLDS)
     judged.decided.append(
         _decided(

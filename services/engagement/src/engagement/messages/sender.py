@@ -44,6 +44,7 @@ class MessageSender:
         channels: The configured ways out.
         urls: Where the links in messages lead.
         is_feed_fresh: Asked before every decision.
+        heard_until: Likewise: until when all that was sent has been applied; real time.
         batch: Messages taken at a time.
     """
 
@@ -58,6 +59,7 @@ class MessageSender:
         channels: Mapping[Channel, ChannelPort],
         urls: PublicUrls,
         is_feed_fresh: Callable[[], bool],
+        heard_until: Callable[[], datetime],
         batch: int = BATCH,
     ) -> None:
         self._database = database
@@ -66,6 +68,7 @@ class MessageSender:
         self._channels = channels
         self._urls = urls
         self._is_feed_fresh = is_feed_fresh
+        self._heard_until = heard_until
         self._batch = batch
 
     async def run_due(self, clock: Clock) -> int:
@@ -129,9 +132,18 @@ class MessageSender:
     async def _decide(
         self, claims: Sequence[Claim], clock: Clock, lease_until: datetime
     ) -> list[Ready]:
-        desk = Desk(self._keys, self._urls, frozenset(self._channels), self._is_feed_fresh())
+        desk = self._desk()
         async with self._database.transaction({one.clinic_id for one in claims}) as connection:
             return await usecases.prepare(connection, claims, desk, clock, _real_now(), lease_until)
+
+    def _desk(self) -> Desk:
+        return Desk(
+            self._keys,
+            self._urls,
+            frozenset(self._channels),
+            self._is_feed_fresh(),
+            self._heard_until(),
+        )
 
     async def _send(self, ready: Sequence[Ready], clock: Clock, lease_until: datetime) -> None:
         async def confirm(group: Sequence[Ready]) -> Mapping[UUID, bool]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from engagement.journeys.domain import FOLLOW_UP, planned_start
@@ -18,6 +18,9 @@ from revisit_chassis.crypto import Keyring
 
 Patient = tuple[UUID, UUID]
 
+# Two clocks, and two messages of one batch that the broker takes side by side.
+ON_ITS_WAY = timedelta(seconds=2)
+
 
 @dataclass(frozen=True, slots=True)
 class Background:
@@ -28,6 +31,7 @@ class Background:
         urls: Where links lead.
         channels: Channels that are configured.
         is_feed_fresh: Whether the events of the last minute have been applied.
+        heard_until: Until when all that was sent has been applied; real time.
         consent: What stands for a patient, by purpose and channel.
         pauses: Scopes paused in a clinic.
         sent: When messages that count towards the cap left for a patient; grows with the batch.
@@ -40,6 +44,7 @@ class Background:
     urls: PublicUrls
     channels: frozenset[Channel]
     is_feed_fresh: bool
+    heard_until: datetime
     consent: Mapping[Patient, Mapping[tuple[str, str], str]]
     pauses: Mapping[UUID, frozenset[str]]
     sent: dict[Patient, list[tuple[UUID, datetime]]]
@@ -81,6 +86,8 @@ def situation_of(row: DueMessage, whom: Person, background: Background) -> Situa
         planned_start=expected,
         is_subject_theirs=row.journey != FOLLOW_UP or row.completed_at is not None,
         is_contact_unreadable=whom.is_unreadable,
+        is_contact_unheard=row.contact_precedence is None
+        and background.heard_until < row.planned_at + ON_ITS_WAY,
         called_by=channel_called(row),
         is_feed_fresh=background.is_feed_fresh,
     )

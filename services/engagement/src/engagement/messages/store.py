@@ -76,8 +76,8 @@ async def claim(
 async def next_due_at(connection: AsyncConnection, real_now: datetime) -> datetime | None:
     """When the next message is due, in business time.
 
-    One that waits for a provider's recovery within 10 seconds counts as due; one that waits for
-    longer, for the feed or for the end of a pause counts only at its expiry.
+    One that waits for a provider's recovery within 10 seconds, or for a contact, counts as due; one that
+    waits for longer, for the feed or for the end of a pause counts only at its expiry.
     """
     moment: datetime | None = await fetch_value(
         connection,
@@ -87,7 +87,7 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
                 WHERE state = 'scheduled' AND retry_at IS NULL AND lease_until IS NULL),
             (SELECT min(due_at) FROM message WHERE lease_until IS NOT NULL),
             (SELECT min(due_at) FROM message WHERE retry_at <= $1::timestamptz + interval '10 s'
-                AND lease_until IS NULL AND waiting_for IN ('provider', 'answer')),
+                AND lease_until IS NULL AND waiting_for IN ('provider', 'answer', 'contact')),
             (SELECT min(expires_at) FROM message WHERE retry_at IS NOT NULL AND lease_until IS NULL)
         )
         """,
@@ -126,6 +126,7 @@ class DueMessage(NamedTuple):
     state: str
     due_at: datetime
     expires_at: datetime
+    planned_at: datetime
     attempt: int
     calls: int
     channel: str | None
@@ -148,7 +149,7 @@ class DueMessage(NamedTuple):
 
 _SUBJECTS = f"""
 SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id, m.occurrence,
-    m.legal_class, m.state, m.due_at, m.expires_at, m.attempt, m.calls, m.channel, m.draft,
+    m.legal_class, m.state, m.due_at, m.expires_at, m.planned_at, m.attempt, m.calls, m.channel, m.draft,
     m.waiting_for, m.decided_at,
     p.contact_ciphertext, p.contact_precedence, p.erased_at, coalesce(p.time_zone, c.time_zone),
     p.language, c.language, c.name, c.country,

@@ -1,7 +1,7 @@
 """Messages and enrolments.
 
 Two clocks meet in `message`. `due_at`, `expires_at`, `decided_at` are business time, from the
-injected clock; `lease_until` and `retry_at` are technical and hold real time.
+injected clock; `planned_at`, `lease_until` and `retry_at` are technical and hold real time.
 """
 
 import sqlalchemy as sa
@@ -31,6 +31,8 @@ message = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("due_at", TIME, nullable=False),
     sa.Column("expires_at", TIME, nullable=False),
+    # Real time: what was sent before it may be on its way to us still.
+    sa.Column("planned_at", TIME, nullable=False, server_default=sa.func.now()),
     # Fence: every claim counts up, and only the holder of the count may write an outcome.
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lease_until", TIME),

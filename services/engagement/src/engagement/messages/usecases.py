@@ -57,12 +57,14 @@ class Desk:
         urls: Where links lead.
         channels: Channels that are configured.
         is_feed_fresh: Whether the events of the last minute have been applied.
+        heard_until: Until when all that was sent has been applied; real time.
     """
 
     keys: Keys
     urls: PublicUrls
     channels: frozenset[Channel]
     is_feed_fresh: bool
+    heard_until: datetime
 
 
 async def prepare(
@@ -210,6 +212,7 @@ async def _background(
         urls=desk.urls,
         channels=desk.channels,
         is_feed_fresh=desk.is_feed_fresh,
+        heard_until=desk.heard_until,
         consent=consent,
         pauses=await store.paused_scopes(connection, {row.clinic_id for row in rows}),
         sent=sent,
