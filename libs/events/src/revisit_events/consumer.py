@@ -47,7 +47,7 @@ from revisit_events.envelope import AnyEvent, InvalidEvent
 from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark
 from revisit_events.handlers import Handlers, handle
 from revisit_events.inbox import Months, claim
-from revisit_events.reading import BATCH, Batch, Read, Reading
+from revisit_events.reading import BATCH, Batch, Good, Read, Reading, parts_of
 from revisit_events.retry import pause
 
 SESSION_TIMEOUT_MS = 6_000
@@ -58,9 +58,6 @@ MARK_SECONDS = 1.0
 METADATA_MAX_AGE_MS = 10_000
 CUT_OFF_SECONDS = 25.0
 """A client that learned nothing of the cluster for so long is cut off, if the broker answers others."""
-PARTS = 2
-PART_EVENTS = 100
-"""Of a batch with fewer for each part, a second transaction costs more than it gains."""
 TRIP_WINDOW = 200
 TRIP_AT = 100
 
@@ -405,7 +402,7 @@ class Consumer:
             Tripped: There was a flood of dead letters.
         """
         started = time.perf_counter()
-        good: list[tuple[Raw, AnyEvent]] = []
+        good: list[Good] = []
         for read in reads:
             if isinstance(read.event, InvalidEvent):
                 await self._bury(read.raw, "invalid", read.event)
@@ -413,14 +410,14 @@ class Consumer:
                 good.append((read.raw, read.event))
         # None is left running: what it applies must be known before the offsets are.
         ended = await asyncio.gather(
-            *(self._apply_part(part) for part in _parts(good)), return_exceptions=True
+            *(self._apply_part(part) for part in parts_of(good)), return_exceptions=True
         )
         for error in ended:
             if error is not None:
                 raise error
         metrics.BATCH_SECONDS.labels(self.group).observe(time.perf_counter() - started)
 
-    async def _apply_part(self, good: Sequence[tuple[Raw, AnyEvent]]) -> None:
+    async def _apply_part(self, good: Sequence[Good]) -> None:
         try:
             await self._transact([event for _, event in good])
             self._recent.extend([False] * len(good))
@@ -430,7 +427,7 @@ class Consumer:
             log.warning("consumer.batch_failed", events=len(good), error=dlq.describe(error))
             await self._one_by_one(good)
 
-    async def _one_by_one(self, good: Sequence[tuple[Raw, AnyEvent]]) -> None:
+    async def _one_by_one(self, good: Sequence[Good]) -> None:
         for raw, event in good:
             try:
                 await self._transact([event])
@@ -496,18 +493,3 @@ class Consumer:
             await handle(connection, self._handlers, self._order, fresh, self._clock.now())
             await self._forget_erased(connection, fresh)
             await dlq.close(connection, letter, "replayed")
-
-
-def _parts(good: Sequence[tuple[Raw, AnyEvent]]) -> list[list[tuple[Raw, AnyEvent]]]:
-    """Gives parts of a batch, about equal, that share no clinic: no key and no row is in both."""
-    if len(good) < PARTS * PART_EVENTS:
-        return [list(good)]
-    sizes = [0] * PARTS
-    part_of = {}
-    for clinic_id, number in Counter(event.clinic_id for _, event in good).most_common():
-        part_of[clinic_id] = smallest = sizes.index(min(sizes))
-        sizes[smallest] += number
-    parts: list[list[tuple[Raw, AnyEvent]]] = [[] for _ in range(PARTS)]
-    for raw, event in good:
-        parts[part_of[event.clinic_id]].append((raw, event))
-    return [part for part in parts if part]

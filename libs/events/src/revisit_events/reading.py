@@ -1,6 +1,7 @@
 """What a consumer polls: batches of messages, decoded; one ahead while there is a backlog."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,12 @@ from revisit_events.envelope import AnyEvent, InvalidEvent
 BATCH = 500
 POLL_MS = 200
 POLL_TIMEOUT_SECONDS = 30.0
+PARTS = 2
+PART_EVENTS = 100
+"""Of a batch with fewer for each part, a second transaction costs more than it gains."""
+
+Good = tuple[Raw, AnyEvent]
+"""A message that holds an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +105,22 @@ def _read(record: Any) -> Read:
         return Read(raw, kafka.decode(raw.topic, raw.value, raw.headers))
     except InvalidEvent as error:
         return Read(raw, error)
+
+
+def parts_of(good: Sequence[Good]) -> list[list[Good]]:
+    """Gives parts of a batch, about equal, that share no clinic: no key and no row is in both.
+
+    Args:
+        good: In the order of the poll, which each part keeps.
+    """
+    if len(good) < PARTS * PART_EVENTS:
+        return [list(good)]
+    sizes = [0] * PARTS
+    part_of = {}
+    for clinic_id, number in Counter(event.clinic_id for _, event in good).most_common():
+        part_of[clinic_id] = smallest = sizes.index(min(sizes))
+        sizes[smallest] += number
+    parts: list[list[Good]] = [[] for _ in range(PARTS)]
+    for raw, event in good:
+        parts[part_of[event.clinic_id]].append((raw, event))
+    return [part for part in parts if part]
