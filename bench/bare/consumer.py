@@ -12,6 +12,8 @@ import msgspec
 import uvloop
 from aiokafka import AIOKafkaConsumer
 
+from revisit_chassis.process import settle_memory
+
 STATEMENT = """
 WITH input AS (
   SELECT DISTINCT ON (clinic_id, event_id) *
@@ -44,6 +46,7 @@ VISIT = msgspec.json.Decoder(Visit)
 
 async def main(url: str, bootstrap: str, topic: str, group: str) -> None:
     """Consumes until the process ends."""
+    settle_memory()
     connection = await asyncpg.connect(url)
     consumer = AIOKafkaConsumer(
         topic,

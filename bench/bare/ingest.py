@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from revisit_chassis.process import settle_memory
+
 STATEMENT = """
 WITH input AS (
   SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::text[])
@@ -81,6 +83,7 @@ def main(port: int, url: str) -> None:
         async def __aexit__(self, *_: object) -> None:
             await pool["pool"].close()
 
+    settle_memory()
     app = Starlette(routes=[Route("/v1/events", post, methods=["POST"])], lifespan=Lifespan)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 

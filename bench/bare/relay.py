@@ -10,11 +10,14 @@ import asyncpg
 import uvloop
 from aiokafka import AIOKafkaProducer
 
+from revisit_chassis.process import settle_memory
+
 READ = "SELECT id, key, event_id, body FROM outbox ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED"
 
 
 async def main(url: str, bootstrap: str, topic: str) -> None:
     """Relays until the process ends."""
+    settle_memory()
     connection = await asyncpg.connect(url)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()

@@ -139,7 +139,8 @@ class ApacheKafka:
             log_dir=self._folder / "log",
         )
         self._configuration.write_text(text)
-        cluster_id = secrets.token_urlsafe(16)
+        # Sixteen bytes as Kafka writes them; one that began with a hyphen would be read as an option.
+        cluster_id = "R" + secrets.token_urlsafe(16)[1:]
         formatted = subprocess.run(
             [
                 *self._java(),

@@ -15,7 +15,7 @@ from tests.broker.test_recovery import relay_all
 from revisit_chassis.clock import SystemClock
 from revisit_events import dlq
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import Consumer
+from revisit_events.consumer import Consumer, Tripped
 from revisit_events.contracts import LeadLost, VisitCompleted
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, new_event
@@ -183,3 +183,14 @@ async def test_part_that_the_database_refused_comes_again_and_the_other_is_a_rep
     assert sorted(seen.ids()) == sorted(event.id for event in other)
     await consumer.apply(reads)
     assert sorted(seen.ids()) == sorted(event.id for event in [*one, *other])
+
+
+async def test_flood_in_one_part_trips_the_consumer_whatever_becomes_of_the_other(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    one, other, reads = of_two_clinics()
+    seen = Together()
+    seen.fails = lambda event: event.clinic_id == one[0].clinic_id
+    seen.away = {other[0].clinic_id}
+    with pytest.raises(Tripped):
+        await consumer_of(group, subscriber, seen, kafka, watch).apply(reads)

@@ -128,6 +128,33 @@ async def test_follow_up_of_a_visit_that_came_before_its_patients_contact_waits_
     assert [one.to for one in clinic.mail.calls] == [MAIL]
 
 
+async def test_wait_for_a_contact_moves_no_message_in_business_time(clinic: Practice) -> None:
+    unknown = uuid.uuid4()
+    clinic.heard_until = datetime.now(UTC)
+    visit_at = NOON - 25 * HOUR
+    await clinic.visit(unknown, visit_at)
+    await clinic.run()
+    await clinic.reach(unknown, email=MAIL)
+    clinic.clock.set(NOON + 11 * HOUR)  # quiet by now, and was not when it was due
+    await clinic.hurry()
+    await clinic.run()
+    assert [one.to for one in clinic.mail.calls] == [MAIL]
+
+
+async def test_patient_of_whom_nothing_was_heard_until_the_expiry_is_called(
+    clinic: Practice,
+) -> None:
+    clinic.heard_until = datetime.now(UTC)
+    clinic.is_feed_fresh = False
+    await clinic.visit(uuid.uuid4())
+    await clinic.run()
+    clinic.clock.set(NOON + 3 * DAY)
+    await clinic.run()
+    message = await clinic.message()
+    assert (message.state, message.reason) == ("dropped", "expired")
+    assert len(await clinic.tasks()) == 1
+
+
 async def test_patient_of_whom_no_contact_ever_came_is_called_once_all_was_heard(
     clinic: Practice,
 ) -> None:

@@ -41,12 +41,10 @@ from revisit_chassis.clock import Clock
 from revisit_events.envelope import AnyEvent, new_event
 
 # Real time after which a message that waits for nothing known is judged again.
-HOLDS = {
-    "paused": timedelta(seconds=30),
-    "contact_unreadable": timedelta(seconds=30),
-    "contact_unheard": timedelta(seconds=1),
-}
+HOLDS = {"paused": timedelta(seconds=30), "contact_unreadable": timedelta(seconds=30)}
 FEED_HOLDS = timedelta(seconds=3)
+# What is known of the feed is known once a second.
+CONTACT_HOLDS = timedelta(seconds=1)
 
 log = structlog.get_logger()
 
@@ -264,11 +262,11 @@ def _note_waiting(case: _Case, background: Background, judged: Judged) -> None:
     waiting_for = WaitingFor.ANSWER if case.may_have_arrived else None
     retry_at = None
     if decision.until is None:
-        held_by = WaitingFor.RELEASE
-        if decision.reason == "contact_unheard":
-            held_by = WaitingFor.CONTACT
+        held_by, holds = WaitingFor.RELEASE, HOLDS.get(decision.reason or "", FEED_HOLDS)
+        if decision.reason == "contact_unheard" and background.is_feed_fresh:
+            held_by, holds = WaitingFor.CONTACT, CONTACT_HOLDS
         waiting_for = waiting_for or held_by
-        retry_at = background.real_now + HOLDS.get(decision.reason or "", FEED_HOLDS)
+        retry_at = background.real_now + holds
     judged.decided.append(
         _decided(
             case.row,
@@ -287,7 +285,8 @@ def _note_dropped(case: _Case, reason: str, judged: Judged) -> None:
     judged.decided.append(
         _decided(case.row, MessageState.DROPPED, case.decision, case.at, reason=reason)
     )
-    if reason == "no_channel":
+    is_unreachable = case.situation.is_contact_unheard and reason == "expired"
+    if reason == "no_channel" or is_unreachable:
         judged.tasks.append(notices.unreachable(case.facts, case.at))
 
 

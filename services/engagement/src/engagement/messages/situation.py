@@ -54,8 +54,12 @@ class Background:
 
 
 def moment(row: DueMessage, clock: Clock) -> datetime:
-    """When a message is judged: at its due time, or now when it has waited."""
-    at = clock.now() if row.waiting_for else clock.at(row.due_at)
+    """When a message is judged: at its due time, or now when it has waited.
+
+    One that waits for a contact is judged as if it had not: how long that takes is the transport's matter.
+    """
+    has_waited = row.waiting_for is not None and row.waiting_for != WaitingFor.CONTACT
+    at = clock.now() if has_waited else clock.at(row.due_at)
     return max(at, row.decided_at) if row.decided_at else at
 
 
