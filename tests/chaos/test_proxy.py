@@ -1,18 +1,19 @@
 """What a dead connection leaves behind: no session of the server, and no second surprise for the client."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis import db
-from revisit_chassis.db import Database
+from revisit_chassis.db import COMMAND_TIMEOUT_SECONDS, Database, _driver
 from standalone.cluster import Cluster
 from standalone.postgres import free_port
 from tests.chaos.proxy import Proxy, Weather
+
+PATIENCE_SECONDS = 0.5
 
 
 @pytest.mark.parametrize(
@@ -30,20 +31,31 @@ async def test_server_ends_a_session_whose_client_is_gone(
     await database.close()
 
 
-@pytest.mark.parametrize("open_", [Database.connect, Database.single])
-async def test_what_one_dead_connection_taught_is_known_of_all(
-    postgres: Cluster,
-    monkeypatch: pytest.MonkeyPatch,
-    open_: Callable[[Database], AbstractAsyncContextManager[AsyncConnection]],
-) -> None:
-    monkeypatch.setattr(db, "COMMAND_TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr(db, "CLEANING_TIMEOUT_SECONDS", 1)
-    direct = urlsplit(postgres.prepare("cut_off").database_url)
-    proxy = Proxy(free_port(), direct.port or 0)
+@pytest.fixture
+async def proxy(postgres: Cluster) -> AsyncIterator[Proxy]:
+    """Stands before the cluster."""
+    proxy = Proxy(free_port(), urlsplit(postgres.superuser_url).port or 0)
     await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture
+async def database(postgres: Cluster, proxy: Proxy) -> AsyncIterator[Database]:
+    """Reached through the proxy."""
+    direct = urlsplit(postgres.prepare("cut_off").database_url)
     host = direct.netloc.rpartition(":")[0]
     database = Database(direct._replace(netloc=f"{host}:{proxy.port}").geturl())
+    yield database
+    await database.close()
 
+
+@pytest.mark.parametrize("open_", [Database.connect, Database.single])
+async def test_what_one_dead_connection_taught_is_known_of_all(
+    proxy: Proxy,
+    database: Database,
+    open_: Callable[[Database], AbstractAsyncContextManager[AsyncConnection]],
+) -> None:
     async def ask(together: asyncio.Barrier) -> None:
         async with open_(database) as connection:
             await connection.exec_driver_sql("SELECT 1")
@@ -55,8 +67,21 @@ async def test_what_one_dead_connection_taught_is_known_of_all(
         pass
     alone = asyncio.Barrier(1)
     with pytest.raises(TimeoutError):
-        await ask(alone)
-    for _ in range(5):
-        await ask(alone)
-    await database.close()
-    await proxy.stop()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ask(alone)
+    # Far shorter than the driver's own time-out.
+    async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS / 2):
+        for _ in range(5):
+            await ask(alone)
+
+
+async def test_session_on_a_dead_connection_ends_without_an_answer(
+    proxy: Proxy, database: Database
+) -> None:
+    # To say goodbye the driver would wait for its own time-out.
+    async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS / 2):
+        async with database.alone() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+            async with proxy.weather(Weather.HALF_OPEN):
+                with pytest.raises(TimeoutError):
+                    await _driver(connection).fetch("SELECT 1", timeout=PATIENCE_SECONDS)

@@ -180,7 +180,16 @@ class Database:
         and whatever happens, the session ends with it.
         """
         async with self._lone.connect() as connection:
-            yield connection
+            driver = _driver(connection)
+            try:
+                yield connection
+            finally:
+                # The session ends now, also when the other side cannot be told.
+                try:
+                    async with asyncio.timeout(CLEANING_TIMEOUT_SECONDS):
+                        await driver.close()
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    driver.terminate()
 
     async def _leave_clean(
         self, connection: AsyncConnection, driver: "asyncpg.Connection[Any]", last_statement: str
