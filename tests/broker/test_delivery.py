@@ -60,9 +60,12 @@ async def running(
         await asyncio.wait_for(asyncio.gather(*tasks), TIMEOUT_SECONDS)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():
+        while True:
+            holds = condition()
+            if await holds if isinstance(holds, Awaitable) else holds:
+                return
             await asyncio.sleep(0.02)
 
 

@@ -27,19 +27,24 @@ BACKLOG = 2 * BATCH + 100
 
 
 class Slow(Seen):
-    """A handler that takes its time, and to which the database is away when it is told so."""
+    """A handler that waits until its consumer has read ahead; the database is away when it is told so."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.consumers: list[Consumer] = []
         self.sizes: list[int] = []
         self.fails_at: set[int] = set()
+
+    def has_read_ahead(self) -> bool:
+        """Whether no consumer is reading while this one works."""
+        ahead = [one._reading._ahead for one in self.consumers if one._reading]
+        return all(task is None or task.done() for task in ahead)
 
     async def __call__(
         self, connection: AsyncConnection, events: Sequence[Any], now: datetime
     ) -> None:
         self.sizes.append(len(events))
-        # Long enough for the next batch to have been read.
-        await asyncio.sleep(0.2)
+        await until(self.has_read_ahead)
         if len(self.sizes) in self.fails_at:
             raise ConnectionError("the database is away")
         await super().__call__(connection, events, now)
@@ -66,7 +71,9 @@ def consumer_of_both(
     group: str, side: Side, handler: "Slow", kafka: KafkaSettings, watch: BrokerWatch
 ) -> Consumer:
     handlers: Handlers = {VisitCompleted: handler, LeadLost: handler}
-    return Consumer(group, side.database, handlers, SystemClock(), kafka, watch)
+    consumer = Consumer(group, side.database, handlers, SystemClock(), kafka, watch)
+    handler.consumers.append(consumer)
+    return consumer
 
 
 def in_order(handler: "Slow", events: Sequence[AnyEvent]) -> bool:

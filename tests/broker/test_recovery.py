@@ -13,15 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
-from tests.broker.test_delivery import (
-    TIMEOUT_SECONDS,
-    Seen,
-    consumer_of,
-    put,
-    running,
-    until,
-    visits,
-)
+from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
@@ -138,9 +130,7 @@ async def test_tripped_consumer_gets_past_its_letters_after_a_restart(
         await put(publisher.database, good)
         await until(lambda: good[0].id in seen.ids() or second.is_tripped)
         # The good one may stand in another partition, and come before the last of the bad ones.
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while not second.is_tripped and not await buried(subscriber, wanted):
-                await asyncio.sleep(0.1)
+        await until(lambda: second.is_tripped or buried(subscriber, wanted))
     assert not second.is_tripped
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from services.engagement.tests.sending import ScriptedChannel
+from services.engagement.tests.sending import ALL_HEARD, ScriptedChannel
 from tests.apps import SERVICES, Keys, handlers_of, make_app, serving, tell
 
 from booking.usecases.no_show import NoShowTimer
@@ -143,8 +143,7 @@ class Platform:
                 keys=SenderKeys(lambda: Keyring.load(ring)),
                 channels={Channel.EMAIL: self.mail},
                 urls=PublicUrls("https://e.test", "https://b.test", "https://f.test"),
-                is_feed_fresh=lambda: True,
-                heard_until=lambda: datetime.max.replace(tzinfo=UTC),
+                feed=lambda: ALL_HEARD,
             ),
             TwoZRepair(self.workers["engagement"]),
             TaskExpiry(self.workers["engagement"]),

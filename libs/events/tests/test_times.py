@@ -1,6 +1,7 @@
 """The quick way to read a time reads what the careful way reads, and nothing else."""
 
 import itertools
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -20,21 +21,20 @@ DAYS = (
 )
 HOURS = ("T16:12:00", "t16:12:00", " 16:12:00", "T24:00:00", "T16:12", "T16.12.00")
 FRACTIONS = ("", ".5", ".123", ".123456", ",123456", ".123456789")
-OFFSETS = ("Z", "z", "", "+00:00", "-00:00", "+03:00", "-03:00", "+0300", "+03:00:00", "-03:00:59")
-OFFSETS_TOO_FAR = ("+24:00", "+23:60")
+OFFSETS = ("Z", "z", "", "+00:00", "-00:00", "+03:00", "-03:00", "+0300")
+FORBIDDEN_OFFSETS = ("+03:00:00", "-03:00:59", "+24:00", "+23:60")
 
 
-def read(reader: object, text: str) -> datetime | None:
+def read(reader: Callable[[object], datetime], text: str) -> datetime | None:
     try:
-        found: datetime = reader(text)  # type: ignore[operator]
+        return reader(text)
     except (ValidationError, PydanticCustomError):
         return None
-    return found
 
 
 @pytest.mark.parametrize("day", DAYS)
 def test_quick_reading_and_careful_reading_agree(day: str) -> None:
-    for parts in itertools.product(HOURS, FRACTIONS, (*OFFSETS, *OFFSETS_TOO_FAR)):
+    for parts in itertools.product(HOURS, FRACTIONS, (*OFFSETS, *FORBIDDEN_OFFSETS)):
         text = day + "".join(parts)
         careful = read(fields._read_time_carefully, text)
         assert read(fields._read_time, text) == careful, text

@@ -18,6 +18,7 @@ from engagement.messages.content import PublicUrls
 from engagement.messages.domain import Channel, Outcome, SendResult
 from engagement.messages.keys import Keys
 from engagement.messages.sender import MessageSender
+from engagement.messages.situation import Feed
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
@@ -32,6 +33,8 @@ ORDER = [contract for contract in CATALOG.values() if contract in HANDLERS]
 NOON = datetime(2026, 1, 15, 9, 0, tzinfo=UTC)  # noon in Moscow
 LIVE_FROM = NOON - timedelta(days=30)
 HOUR = timedelta(hours=1)
+ALL_HEARD = Feed(is_fresh=True, heard_until=datetime.max.replace(tzinfo=UTC))
+NOTHING_HEARD = Feed(is_fresh=False, heard_until=datetime.min.replace(tzinfo=UTC))
 
 SENT = SendResult(Outcome.SENT, "ok", "p-1")
 NO_ANSWER = SendResult(Outcome.RETRY, "no_answer", may_have_arrived=True)
@@ -81,8 +84,7 @@ class Practice:
         self.clock = SimulatedClock(now)
         self.mail = ScriptedChannel()
         self.sms = ScriptedChannel()
-        self.is_feed_fresh = True
-        self.heard_until = datetime.max.replace(tzinfo=UTC)
+        self.feed = ALL_HEARD
         self.keys = Keys(lambda: Keyring.load(keyring), again_after_seconds=0)
         self.sender = self.another_sender(workers)
         self._workers = workers
@@ -94,8 +96,7 @@ class Practice:
             keys=self.keys,
             channels={Channel.EMAIL: self.mail, Channel.SMS: self.sms},
             urls=PublicUrls("https://e.test", "https://b.test", "https://f.test"),
-            is_feed_fresh=lambda: self.is_feed_fresh,
-            heard_until=lambda: self.heard_until,
+            feed=lambda: self.feed,
         )
 
     async def open(self, **clinic: Any) -> None:

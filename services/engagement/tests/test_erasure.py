@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from services.engagement.tests.sending import ALL_HEARD
 from tests.apps import Keys, tell
 
 from engagement.channels.domain import Outgoing
@@ -67,8 +68,7 @@ class Clinic:
             keys=RereadKeys(lambda: Keyring.load(keys.folder / "keyring.json")),
             channels=dict.fromkeys(Channel, self.provider),
             urls=PublicUrls("https://e", "https://b", "https://f"),
-            is_feed_fresh=lambda: True,
-            heard_until=lambda: datetime.now(UTC),
+            feed=lambda: ALL_HEARD,
         )
         self.address = (postgres.superuser_url, service.database_url.rsplit("/", 1)[1])
         self.ciphertexts: list[bytes] = []

@@ -13,6 +13,7 @@ from services.engagement.tests.sending import (
     HOUR,
     NO_ANSWER,
     NOON,
+    NOTHING_HEARD,
     REJECTED,
     SENT,
     UNKNOWN,
@@ -297,7 +298,7 @@ async def paused_now(clinic: Practice, _: uuid.UUID, __: uuid.UUID) -> None:
 
 
 async def cut_off(clinic: Practice, _: uuid.UUID, __: uuid.UUID) -> None:
-    clinic.is_feed_fresh = False
+    clinic.feed = NOTHING_HEARD
 
 
 async def released_now(clinic: Practice, patient: uuid.UUID, _: uuid.UUID) -> None:

@@ -3,16 +3,18 @@
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from services.engagement.tests.sending import (
+    ALL_HEARD,
     BUSY,
     HOUR,
     LIVE_FROM,
     NO_ANSWER,
     NOON,
+    NOTHING_HEARD,
     SENT,
     Practice,
 )
@@ -117,7 +119,7 @@ async def test_follow_up_of_a_visit_that_came_before_its_patients_contact_waits_
     clinic: Practice,
 ) -> None:
     unknown = uuid.uuid4()
-    clinic.heard_until = datetime.now(UTC)
+    clinic.feed = NOTHING_HEARD._replace(is_fresh=True)
     await clinic.visit(unknown)
     await clinic.run()
     message = await clinic.message()
@@ -130,9 +132,8 @@ async def test_follow_up_of_a_visit_that_came_before_its_patients_contact_waits_
 
 async def test_wait_for_a_contact_moves_no_message_in_business_time(clinic: Practice) -> None:
     unknown = uuid.uuid4()
-    clinic.heard_until = datetime.now(UTC)
-    visit_at = NOON - 25 * HOUR
-    await clinic.visit(unknown, visit_at)
+    clinic.feed = NOTHING_HEARD._replace(is_fresh=True)
+    await clinic.visit(unknown)
     await clinic.run()
     await clinic.reach(unknown, email=MAIL)
     clinic.clock.set(NOON + 11 * HOUR)  # quiet by now, and was not when it was due
@@ -144,8 +145,7 @@ async def test_wait_for_a_contact_moves_no_message_in_business_time(clinic: Prac
 async def test_patient_of_whom_nothing_was_heard_until_the_expiry_is_called(
     clinic: Practice,
 ) -> None:
-    clinic.heard_until = datetime.now(UTC)
-    clinic.is_feed_fresh = False
+    clinic.feed = NOTHING_HEARD
     await clinic.visit(uuid.uuid4())
     await clinic.run()
     clinic.clock.set(NOON + 3 * DAY)
@@ -158,11 +158,11 @@ async def test_patient_of_whom_nothing_was_heard_until_the_expiry_is_called(
 async def test_patient_of_whom_no_contact_ever_came_is_called_once_all_was_heard(
     clinic: Practice,
 ) -> None:
-    clinic.heard_until = datetime.now(UTC)
+    clinic.feed = NOTHING_HEARD._replace(is_fresh=True)
     await clinic.visit(uuid.uuid4())
     await clinic.run()
     assert await clinic.tasks() == []
-    clinic.heard_until += timedelta(minutes=1)
+    clinic.feed = ALL_HEARD
     await clinic.hurry()
     await clinic.run()
     message = await clinic.message()
@@ -219,7 +219,7 @@ async def test_quiet_hours_are_those_of_the_patient(open_practice: Open) -> None
 async def test_expired_message_is_dropped_with_its_reason(clinic: Practice) -> None:
     await clinic.visit(await clinic.patient(email=MAIL))
     clinic.clock.set(NOON + 2 * DAY)
-    clinic.is_feed_fresh = True
+    clinic.feed = ALL_HEARD
     await clinic.execute("UPDATE message SET expires_at = $1", NOON)
     await clinic.run()
     message = await clinic.message()

@@ -413,8 +413,8 @@ class Consumer:
             *(self._apply_part(part) for part in parts_of(good)), return_exceptions=True
         )
         faults = [one for one in ended if isinstance(one, BaseException)]
-        for fault in sorted(faults, key=lambda one: not isinstance(one, Tripped)):
-            raise fault
+        if faults:
+            raise min(faults, key=lambda one: not isinstance(one, Tripped))
         self._recent.extend([False] * sum(one for one in ended if isinstance(one, int)))
         metrics.BATCH_SECONDS.labels(self.group).observe(time.perf_counter() - started)
 

@@ -16,6 +16,7 @@ from engagement.messages.dispatch import ChannelPort
 from engagement.messages.domain import Channel
 from engagement.messages.keys import Keys
 from engagement.messages.sender import MessageSender
+from engagement.messages.situation import Feed
 from engagement.pauses import api as pauses_api
 from engagement.settings import Settings
 from engagement.tasks import api as tasks_api
@@ -84,8 +85,7 @@ def build_worker(settings: Settings, *, clock: Clock) -> Worker:
                     booking=settings.booking_public_url,
                     feedback=settings.feedback_public_url,
                 ),
-                is_feed_fresh=feed.is_fresh,
-                heard_until=feed.heard_until,
+                feed=lambda: Feed(feed.is_fresh(), feed.heard_until()),
             ),
             TwoZRepair(worker_database),
             TaskExpiry(worker_database),

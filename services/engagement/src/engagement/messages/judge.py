@@ -263,7 +263,7 @@ def _note_waiting(case: _Case, background: Background, judged: Judged) -> None:
     retry_at = None
     if decision.until is None:
         held_by, holds = WaitingFor.RELEASE, HOLDS.get(decision.reason or "", FEED_HOLDS)
-        if decision.reason == "contact_unheard" and background.is_feed_fresh:
+        if decision.reason == "contact_unheard" and background.feed.is_fresh:
             held_by, holds = WaitingFor.CONTACT, CONTACT_HOLDS
         waiting_for = waiting_for or held_by
         retry_at = background.real_now + holds

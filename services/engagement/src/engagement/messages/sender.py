@@ -18,6 +18,7 @@ from engagement.messages.dispatch import ChannelPort, Dispatch, Result
 from engagement.messages.domain import Channel, Outcome, SendResult
 from engagement.messages.judge import Ready
 from engagement.messages.keys import Keys
+from engagement.messages.situation import Feed
 from engagement.messages.store import Claim
 from engagement.messages.usecases import Desk
 from revisit_chassis.clock import Clock
@@ -43,8 +44,7 @@ class MessageSender:
         keys: Open contacts.
         channels: The configured ways out.
         urls: Where the links in messages lead.
-        is_feed_fresh: Asked before every decision.
-        heard_until: Likewise: until when all that was sent has been applied; real time.
+        feed: Asked before every decision.
         batch: Messages taken at a time.
     """
 
@@ -58,8 +58,7 @@ class MessageSender:
         keys: Keys,
         channels: Mapping[Channel, ChannelPort],
         urls: PublicUrls,
-        is_feed_fresh: Callable[[], bool],
-        heard_until: Callable[[], datetime],
+        feed: Callable[[], Feed],
         batch: int = BATCH,
     ) -> None:
         self._database = database
@@ -67,8 +66,7 @@ class MessageSender:
         self._keys = keys
         self._channels = channels
         self._urls = urls
-        self._is_feed_fresh = is_feed_fresh
-        self._heard_until = heard_until
+        self._feed = feed
         self._batch = batch
 
     async def run_due(self, clock: Clock) -> int:
@@ -137,13 +135,7 @@ class MessageSender:
             return await usecases.prepare(connection, claims, desk, clock, _real_now(), lease_until)
 
     def _desk(self) -> Desk:
-        return Desk(
-            self._keys,
-            self._urls,
-            frozenset(self._channels),
-            self._is_feed_fresh(),
-            self._heard_until(),
-        )
+        return Desk(self._keys, self._urls, frozenset(self._channels), self._feed())
 
     async def _send(self, ready: Sequence[Ready], clock: Clock, lease_until: datetime) -> None:
         async def confirm(group: Sequence[Ready]) -> Mapping[UUID, bool]:
@@ -166,7 +158,7 @@ class MessageSender:
             try:
                 async with self._database.transaction(clinics) as connection:
                     return await usecases.confirm(
-                        connection, ready, clock, is_feed_fresh=self._is_feed_fresh()
+                        connection, ready, clock, is_feed_fresh=self._feed().is_fresh
                     )
             except Exception as error:
                 is_passing = is_infrastructure_fault(error)

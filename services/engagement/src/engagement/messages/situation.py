@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from engagement.journeys.domain import FOLLOW_UP, planned_start
@@ -22,6 +23,18 @@ Patient = tuple[UUID, UUID]
 ON_ITS_WAY = timedelta(seconds=2)
 
 
+class Feed(NamedTuple):
+    """What is known of the events that engagement is told.
+
+    Args:
+        is_fresh: Whether those of the last minute have been applied.
+        heard_until: Until when all that was sent has been applied; real time.
+    """
+
+    is_fresh: bool
+    heard_until: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Background:
     """All that a batch is judged by, besides the messages themselves.
@@ -30,8 +43,7 @@ class Background:
         keyring: Opens contacts, seals drafts.
         urls: Where links lead.
         channels: Channels that are configured.
-        is_feed_fresh: Whether the events of the last minute have been applied.
-        heard_until: Until when all that was sent has been applied; real time.
+        feed: What is known of the events that led here.
         consent: What stands for a patient, by purpose and channel.
         pauses: Scopes paused in a clinic.
         sent: When messages that count towards the cap left for a patient; grows with the batch.
@@ -43,8 +55,7 @@ class Background:
     keyring: Keyring
     urls: PublicUrls
     channels: frozenset[Channel]
-    is_feed_fresh: bool
-    heard_until: datetime
+    feed: Feed
     consent: Mapping[Patient, Mapping[tuple[str, str], str]]
     pauses: Mapping[UUID, frozenset[str]]
     sent: dict[Patient, list[tuple[UUID, datetime]]]
@@ -91,9 +102,9 @@ def situation_of(row: DueMessage, whom: Person, background: Background) -> Situa
         is_subject_theirs=row.journey != FOLLOW_UP or row.completed_at is not None,
         is_contact_unreadable=whom.is_unreadable,
         is_contact_unheard=row.contact_precedence is None
-        and background.heard_until < row.planned_at + ON_ITS_WAY,
+        and background.feed.heard_until < row.planned_at + ON_ITS_WAY,
         called_by=channel_called(row),
-        is_feed_fresh=background.is_feed_fresh,
+        is_feed_fresh=background.feed.is_fresh,
     )
 
 

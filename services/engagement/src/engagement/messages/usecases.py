@@ -34,7 +34,7 @@ from engagement.messages.judge import (
 )
 from engagement.messages.keys import Keys
 from engagement.messages.policy import policy_of
-from engagement.messages.situation import Background, Patient, moment
+from engagement.messages.situation import Background, Feed, Patient, moment
 from engagement.messages.store import Claim, DueMessage, Settled
 from engagement.tasks.domain import NewTask
 from engagement.tasks.usecases import open_tasks
@@ -56,15 +56,13 @@ class Desk:
         keys: Open contacts, seal drafts.
         urls: Where links lead.
         channels: Channels that are configured.
-        is_feed_fresh: Whether the events of the last minute have been applied.
-        heard_until: Until when all that was sent has been applied; real time.
+        feed: What is known of the events that led here.
     """
 
     keys: Keys
     urls: PublicUrls
     channels: frozenset[Channel]
-    is_feed_fresh: bool
-    heard_until: datetime
+    feed: Feed
 
 
 async def prepare(
@@ -211,8 +209,7 @@ async def _background(
         ),
         urls=desk.urls,
         channels=desk.channels,
-        is_feed_fresh=desk.is_feed_fresh,
-        heard_until=desk.heard_until,
+        feed=desk.feed,
         consent=consent,
         pauses=await store.paused_scopes(connection, {row.clinic_id for row in rows}),
         sent=sent,
