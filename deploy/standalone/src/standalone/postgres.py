@@ -158,6 +158,9 @@ class EmbeddedPostgres:
             "shared_buffers": f"{tuning.shared_buffers_mib}MB",
             "track_commit_timestamp": "on" if tuning.commit_times else "off",
             "max_wal_size": "2GB",
+            # A fresh clinic's tables grow from nothing to thousands of rows in seconds: until they are
+            # analysed, statements go by plans for empty ones.
+            "autovacuum_naptime": "10s",
             "log_min_messages": "warning",
             # A statement in the log would carry its parameters, and with them a patient's contact.
             "log_min_error_statement": "panic",

@@ -12,15 +12,11 @@ order of the old one. What the broker will never take is put aside (`unsendable`
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
-from aiokafka.structs import RecordMetadata
-from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import Database, fetch, is_infrastructure_fault
@@ -31,7 +27,7 @@ from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.deadlines import finish, quietly
 from revisit_events.outbox import SLOT_OF_KEY
 from revisit_events.retry import pause
-from revisit_events.topics import declared_partitions
+from revisit_events.sending import PACKAGE_BYTES, Sent, send
 from revisit_events.unsendable import put_aside
 
 BATCH = 500
@@ -45,9 +41,6 @@ LOCK_CHECK_SECONDS = 1.0
 LOCK_TIMEOUT_SECONDS = 5.0
 WITHOUT_TIMEOUT = 1e9
 """For the driver, which takes none for "the connection's usual one"; a large day takes its time."""
-
-UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
-"""Faults that are the message's own: the broker will refuse it tomorrow as well."""
 
 # The days that a lost log has still to get hold back whatever is newer (an empty table otherwise).
 # A position without its row has no topic: it is put aside, or a queue full of such would stand still.
@@ -177,8 +170,8 @@ class Relay:
                 acks="all",
                 enable_idempotence=self._kafka.enable_idempotence,
                 linger_ms=0,
+                max_batch_size=PACKAGE_BYTES,
                 request_timeout_ms=int(SEND_TIMEOUT_SECONDS * 1000),
-                partitioner=declared_partitions(self._kafka.topic_partitions),
             )
             try:
                 await finish(producer.start(), stop, SEND_TIMEOUT_SECONDS)
@@ -247,18 +240,13 @@ class Relay:
         if not rows:
             return 0
         failpoint("relay.before_send")
-        sendable = [row for row in rows if row.topic is not None]
-        aside = {row.position: "its row is gone" for row in rows if row.topic is None}
-        acknowledgements: list[RecordMetadata] = []
-        for row, found in zip(sendable, await self._send(producer, sendable), strict=True):
-            if isinstance(found, BaseException):
-                aside[row.position] = type(found).__name__
-            else:
-                acknowledgements.append(found)
+        sent = await self._send(producer, [row for row in rows if row.topic is not None])
         failpoint("relay.after_ack")
-        first, last = _span(acknowledgements)
+        aside = {
+            row.position: "its row is gone" for row in rows if row.topic is None
+        } | sent.refused
         # Remembered before the queue shrinks, so that "nothing unsent" never runs ahead of it.
-        for at, offset in last.items():
+        for at, offset in sent.last.items():
             self.acknowledged[at] = max(self.acknowledged.get(at, -1), offset)
         if aside:
             await self._put_aside(aside)
@@ -268,42 +256,22 @@ class Relay:
                 _DONE,
                 [row.position for row in rows if row.position not in aside],
                 cluster_id,
-                [topic for topic, _ in last],
-                [partition for _, partition in last],
-                list(first.values()),
-                list(last.values()),
+                [topic for topic, _ in sent.last],
+                [partition for _, partition in sent.last],
+                list(sent.first.values()),
+                list(sent.last.values()),
                 self._lane,
             )
         failpoint("relay.after_delete")
-        for topic, number in Counter(found.topic for found in acknowledgements).items():
+        for topic, number in sent.topics.items():
             metrics.RELAYED.labels(self.service, topic).inc(number)
         if repeated:
             raise LogCutShort
         return len(rows)
 
-    async def _send(
-        self, producer: AIOKafkaProducer, rows: Sequence[Any]
-    ) -> Sequence[RecordMetadata | BaseException]:
-        """Sends rows; gives for each its acknowledgement or why it can never be sent."""
+    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Any]) -> Sent:
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-            sent: list[asyncio.Future[RecordMetadata] | BaseException] = []
-            for row in rows:
-                try:
-                    sent.append(await _hand_over(producer, row))
-                except UNSENDABLE as error:
-                    sent.append(error)
-            failpoint("relay.mid_send")
-            waiting = [one for one in sent if not isinstance(one, BaseException)]
-            answers = iter(await asyncio.gather(*waiting, return_exceptions=True))
-            found = [one if isinstance(one, BaseException) else next(answers) for one in sent]
-            for place, (row, answer) in enumerate(zip(rows, found, strict=True)):
-                if isinstance(answer, UNSENDABLE) and answer is not sent[place]:
-                    # The broker refuses a whole package of records: each by itself tells which it was.
-                    found[place] = await _alone(producer, row)
-        for answer in found:
-            if isinstance(answer, BaseException) and not isinstance(answer, UNSENDABLE):
-                raise answer
-        return found
+            return await send(producer, rows, self._kafka.topic_partitions)
 
     async def _put_aside(self, aside: dict[int, str]) -> None:
         async with self._database.connect() as connection:
@@ -396,39 +364,6 @@ class Relay:
                 return False
         await without_timeout(self._database, _FILL_DAY)
         return True
-
-
-async def _hand_over(producer: AIOKafkaProducer, row: Any) -> "asyncio.Future[RecordMetadata]":
-    headers: dict[str, str] = from_json(row.headers)
-    accepted: asyncio.Future[RecordMetadata] = await producer.send(
-        row.topic,
-        row.data,
-        key=row.key.encode(),
-        headers=[(name, text.encode()) for name, text in headers.items()],
-    )
-    return accepted
-
-
-async def _alone(producer: AIOKafkaProducer, row: Any) -> RecordMetadata | BaseException:
-    try:
-        return await (await _hand_over(producer, row))
-    except UNSENDABLE as error:
-        return error
-
-
-def _span(
-    acknowledgements: Sequence[RecordMetadata],
-) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Gives the first and the last acknowledged offset of each partition."""
-    first: dict[tuple[str, int], int] = {}
-    last: dict[tuple[str, int], int] = {}
-    for found in acknowledgements:
-        # An idempotent producer's repeat is acknowledged without an offset.
-        if found.offset >= 0:
-            at = (found.topic, found.partition)
-            first[at] = min(first.get(at, found.offset), found.offset)
-            last[at] = max(last.get(at, -1), found.offset)
-    return first, last
 
 
 async def without_timeout(database: Database, statement: str, *arguments: object) -> int:

@@ -1,10 +1,9 @@
 """Topics, created from the catalogue and checked against it; never made by a producer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
-from aiokafka.partitioner import DefaultPartitioner
 
 from revisit_events.catalog import SERVICES, TOPICS
 
@@ -27,28 +26,6 @@ def dead_letter_topic(group: str) -> str:
 def all_topics() -> tuple[str, ...]:
     """Gives every topic of the platform."""
     return (*TOPICS, *(dead_letter_topic(service) for service in SERVICES))
-
-
-def declared_partitions(
-    partitions: int,
-) -> Callable[[bytes | None, Sequence[int], Sequence[int]], int]:
-    """Gives a producer's partitioner that spreads keys over so many partitions, whatever a topic has.
-
-    A topic may come to have more: the embedded broker makes one of four for whoever asks first, and an
-    operator may add some. By the number it finds, a client would move a key in the middle of its events.
-
-    Args:
-        partitions: Of each topic, as configured.
-    """
-    choose = DefaultPartitioner()
-
-    def choose_declared(key: bytes | None, every: Sequence[int], available: Sequence[int]) -> int:
-        declared = sorted(every)[:partitions]
-        there = [number for number in available if number < partitions]
-        chosen: int = choose(key, declared, there)
-        return chosen
-
-    return choose_declared
 
 
 async def create_topics(
