@@ -289,7 +289,7 @@ def test_review_comes_with_what_changes_first(known: Facts, day: str) -> None:
 
 
 def test_review_comes_when_a_band_is_reached() -> None:
-    # 0.4966 at 179.1 days: the band is nearer than the step of 0.05.
+    # 0.4966 at 179.1 days: the band is nearer than the step of 0.1.
     known = facts(178.5, recent_since=None)
     then = review_at(known, NOW).astimezone(MOSCOW)
     assert churn_risk(known, NOW).band is Band.LOW

@@ -131,6 +131,8 @@ class Workers:
                 return False
             for worker in workers:
                 if not await worker.has_sent_all():
+                    for relay in worker.relays:
+                        relay.wake()
                     return False
             if not self._all_applied():
                 return False

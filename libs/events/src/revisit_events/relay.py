@@ -11,6 +11,7 @@ order of the old one. What the broker will never take is put aside (`unsendable`
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -134,7 +135,12 @@ class Relay:
         self._log_checked_at = 0.0
         self._lock_checked_at = 0.0
         self._is_asked_to_pause = False
+        self._waking = asyncio.Event()
         self.is_paused = False
+
+    def wake(self) -> None:
+        """Looks at the queue now; left alone, the looks at an empty one come less and less often."""
+        self._waking.set()
 
     def pause(self) -> None:
         """Sends nothing any more; `is_paused` tells when the batch in hand is done."""
@@ -206,7 +212,12 @@ class Relay:
                     continue
             else:
                 quiet = min(quiet + 1, QUIET_POLLS)
-            await asyncio.sleep(min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * POLL_GROWTH**quiet))
+            self._waking.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * POLL_GROWTH**quiet)
+                ):
+                    await self._waking.wait()
 
     async def _keep_watch(self, lock: AsyncConnection) -> None:
         """Asks what must not go unnoticed under load either, each after its own time."""

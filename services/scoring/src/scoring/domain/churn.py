@@ -18,7 +18,7 @@ WORRY = 1.25
 """Each worry makes the days of silence count a quarter more."""
 BOOKED = 0.2
 """The part of the risk that an appointment ahead leaves."""
-STEP = 0.05
+STEP = 0.1
 """A probability is told anew once it has moved by this much."""
 MOST = 0.99
 """Nobody is certainly lost: patients come back after years, and the rule is fitted on nobody."""
