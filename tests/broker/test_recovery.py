@@ -19,6 +19,7 @@ from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
 from revisit_events import consumer as consumer_module
 from revisit_events import dlq, feed, metrics, testing
+from revisit_events import reading as reading_module
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
@@ -364,7 +365,7 @@ async def test_client_that_hangs_on_a_dead_connection_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(consumer_module, "METADATA_MAX_AGE_MS", 200)
-    monkeypatch.setattr(consumer_module, "CUT_OFF_SECONDS", 3.0)
+    monkeypatch.setattr(reading_module, "CUT_OFF_SECONDS", 3.0)
     readers: list[AIOKafkaConsumer] = []
 
     def make(**settings: Any) -> AIOKafkaConsumer:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from revisit_chassis.failpoint import failpoint
+from revisit_events.arrivals import Arrivals
 from revisit_events.relay import accept_cluster
 from revisit_events.topics import WrongTopic, create_topics
 from revisit_events.worker import Worker
@@ -80,6 +81,11 @@ class Workers:
             log.warning("standalone.wrong_partitions", detail=str(error))
         self._stop = asyncio.Event()
         self.workers = self._make()
+        arrivals = Arrivals()
+        for worker in self.workers.values():
+            worker.consumer.arrivals = arrivals
+            for relay in worker.relays:
+                relay.arrivals = arrivals
         self._running = asyncio.create_task(self._run(self.workers, self._stop))
 
     async def _run(self, workers: Mapping[str, Worker], stop: asyncio.Event) -> None:

@@ -24,6 +24,7 @@ from revisit_chassis.db import Database, fetch, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
 from revisit_chassis.locks import lead
 from revisit_events import metrics
+from revisit_events.arrivals import Arrivals
 from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.deadlines import finish, quietly
 from revisit_events.outbox import SLOT_OF_KEY
@@ -124,6 +125,8 @@ class Relay:
     ) -> None:
         self.service = service
         self.acknowledged: dict[tuple[str, int], int] = {}
+        self.arrivals: Arrivals | None = None
+        """Told what was sent, for consumers in the same process."""
         self._database = database
         self._kafka = kafka
         self._watch = watch
@@ -259,6 +262,8 @@ class Relay:
         # Remembered before the queue shrinks, so that "nothing unsent" never runs ahead of it.
         for at, offset in sent.last.items():
             self.acknowledged[at] = max(self.acknowledged.get(at, -1), offset)
+        if self.arrivals is not None:
+            self.arrivals.sent(sent.last)
         if aside:
             await self._put_aside(aside)
         async with self._database.single() as connection:

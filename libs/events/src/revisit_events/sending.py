@@ -18,6 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from pydantic_core import from_json
 
 from revisit_chassis.failpoint import failpoint
+from revisit_events.arrivals import Place
 
 PACKAGE_BYTES = 256 * 1024
 """Of a record batch; a broker takes a megabyte unless told otherwise."""
@@ -26,9 +27,6 @@ KEYS_REMEMBERED = 65_536
 
 UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """Faults that are the message's own: the broker will refuse it tomorrow as well."""
-
-Place = tuple[str, int]
-"""A topic and the number of a partition."""
 
 
 @dataclass(slots=True)
