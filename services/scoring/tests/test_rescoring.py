@@ -2,8 +2,9 @@
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -255,7 +256,7 @@ async def test_rhythm_and_cheque_rescore_whom_they_concern_and_end_with_their_da
             charged_minor=199_000 + number,
         )
         for number in range(FEWEST)
-        for place, days_ago in enumerate((60, 30))
+        for place, days_ago in enumerate((35, 5))
     ]
     await tell(*pairs, visit(clinic_id, 60, service_code="massage", charged_minor=600_000))
     await work()
@@ -297,3 +298,85 @@ async def test_rhythm_and_cheque_rescore_whom_they_concern_and_end_with_their_da
     async with database.transaction((clinic_id,)) as connection:
         found = await connection.exec_driver_sql("SELECT service_code FROM service_rhythm")
         assert found.all() == []
+
+
+def median_after_kaplan_and_meier(gaps: Sequence[tuple[int, bool]]) -> int | None:
+    """The textbook's product, day by day, over (days, whether the patient returned)."""
+    share = 1.0
+    for day in sorted({days for days, returned in gaps if returned}):
+        at_risk = sum(days >= day for days, _ in gaps)
+        share *= 1 - sum(one == (day, True) for one in gaps) / at_risk
+        if share <= 0.5:
+            return day
+    return None
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_rhythm_is_the_median_of_kaplan_and_meier(
+    seed: int, tell: Tell, clinic_id: uuid.UUID, database: Database, worker_database: Database
+) -> None:
+    random = Random(seed)
+    await tell(testing.clinic_registered(clinic_id=clinic_id, time=NOW - 400 * DAY))
+    gaps: dict[str, list[tuple[int, bool]]] = {"massage": [], "filling": []}
+    visits: list[Any] = []
+    for patient in range(120):
+        service = random.choice(list(gaps))
+        days_ago = random.randint(1, 300)
+        while True:
+            visits.append(
+                visit(
+                    clinic_id,
+                    days_ago,
+                    visit_id=uuid.UUID(int=len(visits) + 1),
+                    patient_id=uuid.UUID(int=patient + 1),
+                    service_code=service,
+                )
+            )
+            following = days_ago - random.randint(1, 20 + 100 * (service == "filling"))
+            returns = following > 0 and random.random() < 0.75
+            gaps[service].append((days_ago - following if returns else days_ago, returns))
+            if not returns:
+                break
+            days_ago = following
+    await tell(*visits)
+    refresh = RefreshRhythms(worker_database)
+    while await refresh.run_due(SimulatedClock(NOW)):
+        pass
+    async with database.transaction((clinic_id,)) as connection:
+        rows = await connection.exec_driver_sql(
+            "SELECT service_code, interval_days, gaps FROM service_rhythm"
+        )
+        found = {row.service_code: (row.interval_days, row.gaps) for row in rows}
+    expected = {
+        service: (median, sum(returned for _, returned in seen))
+        for service, seen in gaps.items()
+        if (median := median_after_kaplan_and_meier(seen)) is not None
+    }
+    assert found == expected
+    assert found
+
+
+async def test_young_clinic_does_not_take_everybody_for_late(
+    tell: Tell, work: Work, score: Read, clinic_id: uuid.UUID, worker_database: Database
+) -> None:
+    # Live for six weeks: those who returned did so within them, and four of five may still come.
+    await tell(testing.clinic_registered(clinic_id=clinic_id, time=NOW - 42 * DAY))
+    await tell(
+        *(
+            visit(
+                clinic_id,
+                days_ago,
+                visit_id=uuid.UUID(int=number * 2 + place + 1),
+                patient_id=uuid.UUID(int=100 + number),
+                service_code="massage",
+            )
+            for number in range(5 * FEWEST)
+            for place, days_ago in enumerate((40, 30) if number % 5 == 0 else (40,))
+        )
+    )
+    refresh = RefreshRhythms(worker_database)
+    while await refresh.run_due(SimulatedClock(NOW)):
+        pass
+    await work()
+    silent = await score(uuid.UUID(int=101))
+    assert (silent.horizon_days, silent.band) == (180, "low")

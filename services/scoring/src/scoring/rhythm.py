@@ -14,20 +14,37 @@ from scoring.domain.facts import WINDOW
 FEWEST = 20
 """With fewer returns or paid visits the defaults say more than the data."""
 
-# The median of the gaps after which patients returned, by the service they returned from. Gaps that
-# have not ended yet are not in it: it is the rhythm of those who do return. A service that falls below
-# the fewest gaps, as after a correction, has no rhythm any more.
+# The days after which half of the visits to a service were followed by another one, estimated after Kaplan
+# and Meier (1958): a visit that nothing has followed yet counts for as long as it could be seen. Left out,
+# such visits would make a young clinic's rhythm as short as its history, and everybody late. Where fewer
+# than half were followed within what could be seen, or too few returned, there is no rhythm (any more).
 _RHYTHMS = """
-WITH found AS (
-  SELECT service_code, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY days)) AS interval_days,
-    count(*) AS gaps
-  FROM (
-    SELECT service_code, extract(epoch FROM lead(completed_at) OVER w - completed_at) / 86400.0 AS days
-    FROM visit_fact WHERE clinic_id = $1
-    WINDOW w AS (PARTITION BY patient_id ORDER BY completed_at, visit_id)
-  ) AS gap
-  WHERE days >= 1 AND service_code IS NOT NULL
-  GROUP BY service_code HAVING count(*) >= $2
+WITH gap AS (
+  SELECT service_code, completed_at AS begun_at, lead(completed_at) OVER w AS ended_at
+  FROM visit_fact WHERE clinic_id = $1
+  WINDOW w AS (PARTITION BY patient_id ORDER BY completed_at, visit_id)
+), by_day AS (
+  SELECT service_code, days, count(*) AS seen, count(ended_at) AS returned
+  FROM gap, LATERAL (
+    SELECT extract(epoch FROM coalesce(ended_at, $3::timestamptz) - begun_at) / 86400.0 AS exact_days
+  ) AS e, LATERAL (SELECT round(exact_days) AS days) AS d
+  WHERE exact_days >= 1 AND service_code IS NOT NULL
+  GROUP BY service_code, days
+), at_risk AS (
+  SELECT *, sum(seen) OVER (PARTITION BY service_code ORDER BY days DESC) AS open
+  FROM by_day
+), survival AS (
+  SELECT service_code, days, returned,
+    exp(sum(ln(nullif(1 - returned / open::float8, 0))) OVER so_far) AS share,
+    -- All that were left returned: the share is 0, which has no logarithm.
+    bool_or(returned = open) OVER so_far AS is_over
+  FROM at_risk
+  WINDOW so_far AS (PARTITION BY service_code ORDER BY days)
+), found AS (
+  SELECT service_code, min(days) FILTER (WHERE is_over OR share <= 0.5) AS interval_days,
+    sum(returned) AS gaps
+  FROM survival GROUP BY service_code
+  HAVING sum(returned) >= $2 AND bool_or(is_over OR share <= 0.5)
 ), gone AS (
   DELETE FROM service_rhythm WHERE clinic_id = $1 AND service_code NOT IN (SELECT service_code FROM found)
   RETURNING service_code
@@ -96,7 +113,7 @@ class RefreshRhythms:
             if clinic_id is None:
                 return 0
             await set_clinics(connection, [clinic_id])
-            await fetch(connection, _RHYTHMS, clinic_id, FEWEST)
+            await fetch(connection, _RHYTHMS, clinic_id, FEWEST, now)
             await fetch(connection, _CHEQUE, clinic_id, FEWEST, now, WINDOW)
             await fetch(
                 connection,

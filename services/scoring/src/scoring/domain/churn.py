@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from scoring.domain.facts import Facts
 
-MODEL_VERSION = "rhythm-2"
+MODEL_VERSION = "rhythm-3"
 DEFAULT_INTERVAL_DAYS = 180.0
 """Rhythm of a service nobody has returned for yet: the usual six-month check-up."""
 PRIOR_GAPS = 2.0
