@@ -201,3 +201,19 @@ async def test_flood_in_one_part_trips_the_consumer_whatever_becomes_of_the_othe
     seen.away = {other[0].clinic_id}
     with pytest.raises(Tripped):
         await consumer_of(group, subscriber, seen, kafka, watch).apply(reads)
+
+
+async def test_flood_over_two_batches_trips_though_one_of_them_had_a_good_part(
+    subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    good, bad = visits(150), visits(140, patient_id=uuid.uuid4())
+    seen = Seen()
+    seen.fails = lambda event: event.clinic_id == bad[0].clinic_id
+    reads = [
+        Read(Raw("visit.completed", 0, offset, event.key.encode(), event.data_json(), ()), event)
+        for offset, event in enumerate([*good, *bad])
+    ]
+    consumer = consumer_of(group, subscriber, seen, kafka, watch)
+    await consumer.apply(reads[:240])
+    with pytest.raises(Tripped):
+        await consumer.apply(reads[240:])

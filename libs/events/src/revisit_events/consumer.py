@@ -408,20 +408,24 @@ class Consumer:
         faults = [one for one in ended if isinstance(one, BaseException)]
         if faults:
             raise min(faults, key=lambda one: not isinstance(one, Tripped))
-        self._recent.extend([False] * sum(one for one in ended if isinstance(one, int)))
+        if all(ended):
+            # Beside a part that failed the good ones are not counted: they may have come before its
+            # letters, and would push them out of the trip wire's sight.
+            self._recent.extend([False] * len(good))
         metrics.BATCH_SECONDS.labels(self.group).observe(time.perf_counter() - started)
 
-    async def _apply_part(self, good: Sequence[Good]) -> int:
-        """Gives how many events were applied together; the others are in the trip wire's count already."""
+    async def _apply_part(self, good: Sequence[Good]) -> bool:
+        """Tells whether the events were applied together; else the trip wire has counted each."""
         try:
             await self._transact([event for _, event in good])
-            return len(good)
         except Exception as error:
             if is_infrastructure_fault(error):
                 raise
             log.warning("consumer.batch_failed", events=len(good), error=dlq.describe(error))
             await self._one_by_one(good)
-            return 0
+            return False
+        else:
+            return True
 
     async def _one_by_one(self, good: Sequence[Good]) -> None:
         for raw, event in good:
