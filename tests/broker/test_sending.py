@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, NotLeaderForPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -68,18 +68,20 @@ async def producer(kafka: KafkaSettings) -> AsyncIterator[Picky]:
 
 
 async def read(kafka: KafkaSettings, key: str) -> list[bytes]:
-    """Gives what the topic holds under a key, in order."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    """Gives what the topic holds under a key, in order; all of it stands where the key belongs."""
+    # Without a group it is given every partition there is.
+    consumer = AIOKafkaConsumer(
+        TOPIC, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
-        every = await consumer._client.fetch_all_metadata() and consumer.partitions_for_topic(TOPIC)
-        numbers = declared(every or (), kafka.topic_partitions)
-        at = TopicPartition(TOPIC, partition_of(key.encode(), numbers))
-        consumer.assign([at])
-        await consumer.seek_to_beginning(at)
+        numbers = declared(consumer.partitions_for_topic(TOPIC), kafka.topic_partitions)
         found: list[bytes] = []
-        while batch := (await consumer.getmany(at, timeout_ms=1500)).get(at):
-            found += [record.value for record in batch if record.key == key.encode()]
+        while batch := await consumer.getmany(timeout_ms=1500):
+            for at, records in batch.items():
+                mine = [record.value for record in records if record.key == key.encode()]
+                assert not mine or at.partition == partition_of(key.encode(), numbers)
+                found += mine
         return found
     finally:
         await consumer.stop()
