@@ -7,7 +7,6 @@ import pytest
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
 
-from revisit_events import reading
 from revisit_events.arrivals import Arrivals
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
@@ -28,19 +27,21 @@ def has_seen(seen: Seen, events: Sequence[AnyEvent]) -> Callable[[], bool]:
     return lambda: wanted <= set(seen.ids())
 
 
-async def test_resting_consumer_is_woken_by_what_the_relay_beside_it_sends(
-    publisher: Side,
-    subscriber: Side,
-    kafka: KafkaSettings,
-    watch: BrokerWatch,
-    group: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(reading, "REST_SECONDS", 3600.0)
+@pytest.fixture
+def beside(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> tuple[Relay, Consumer, Seen]:
+    """A relay, a consumer that rests, and what it has seen."""
     seen = Seen()
     relay = Relay("booking", publisher.worker_database, kafka, watch)
-    consumer = consumer_of(group, subscriber, seen, kafka, watch)
-    relay.arrivals = consumer.arrivals = Arrivals()
+    return relay, consumer_of(group, subscriber, seen, kafka, watch), seen
+
+
+async def test_resting_consumer_is_woken_by_what_the_relay_beside_it_sends(
+    beside: tuple[Relay, Consumer, Seen], publisher: Side, watch: BrokerWatch
+) -> None:
+    relay, consumer, seen = beside
+    relay.arrivals = consumer.arrivals = Arrivals([relay.acknowledged], rest_seconds=3600.0)
     async with running(watch.run, relay.run, consumer.run):
         for _ in range(3):
             events = visits(20, patient_id=uuid.uuid4())
@@ -51,18 +52,10 @@ async def test_resting_consumer_is_woken_by_what_the_relay_beside_it_sends(
 
 
 async def test_resting_consumer_hears_of_what_others_send(
-    publisher: Side,
-    subscriber: Side,
-    kafka: KafkaSettings,
-    watch: BrokerWatch,
-    group: str,
-    monkeypatch: pytest.MonkeyPatch,
+    beside: tuple[Relay, Consumer, Seen], publisher: Side, watch: BrokerWatch
 ) -> None:
-    monkeypatch.setattr(reading, "REST_SECONDS", 0.5)
-    seen = Seen()
-    relay = Relay("booking", publisher.worker_database, kafka, watch)
-    consumer = consumer_of(group, subscriber, seen, kafka, watch)
-    consumer.arrivals = Arrivals()
+    relay, consumer, seen = beside
+    consumer.arrivals = Arrivals([], rest_seconds=0.5)
     async with running(watch.run, relay.run, consumer.run):
         await until(lambda: consumer._reading is not None and is_resting(consumer))
         events = visits(20, patient_id=uuid.uuid4())

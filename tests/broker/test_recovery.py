@@ -28,7 +28,6 @@ from revisit_events.handlers import Handlers
 from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
 from revisit_events.relay import Relay, unsent
 from revisit_events.unsendable import unsendable
-from revisit_events.worker import Worker
 from standalone.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.broker
@@ -54,12 +53,6 @@ def refilled(service: str) -> float:
     return float(metrics.REFILLS.labels(service)._value.get())
 
 
-def worker_of(side: Side, watch: BrokerWatch, consumer: Consumer, *relays: Relay) -> Worker:
-    return Worker(
-        "scoring", side.database, side.worker_database, SystemClock(), watch, consumer, relays
-    )
-
-
 async def test_group_to_which_nothing_more_comes_is_known_to_have_caught_up_after_a_restart(
     publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
 ) -> None:
@@ -69,11 +62,11 @@ async def test_group_to_which_nothing_more_comes_is_known_to_have_caught_up_afte
     async with running(watch.run, sender.run, first.run):
         await put(publisher.database, events)
         await until(lambda: {e.id for e in events} <= set(seen.ids()))
-        await until(lambda: worker_of(subscriber, watch, first).has_applied(sender.acknowledged))
+        await until(lambda: first.has_applied(sender.acknowledged))
         acknowledged = dict(sender.acknowledged)
     second = consumer_of(group, subscriber, seen, kafka, watch)
     async with running(watch.run, second.run):
-        await until(lambda: worker_of(subscriber, watch, second).has_applied(acknowledged))
+        await until(lambda: second.has_applied(acknowledged))
 
 
 async def test_lanes_keep_the_order_of_a_key(
@@ -156,8 +149,7 @@ async def test_partition_last_read_from_another_log_is_read_from_its_beginning(
     before = repeated(group)
     second = consumer_of(group, subscriber, seen, kafka, watch)
     async with running(watch.run, second.run):
-        worker = worker_of(subscriber, watch, second)
-        await until(lambda: worker.has_applied(sender.acknowledged))
+        await until(lambda: second.has_applied(sender.acknowledged))
     assert repeated(group) >= before + 25
     third = consumer_of(group, subscriber, seen, kafka, watch)
     before = repeated(group)

@@ -237,6 +237,12 @@ async def test_aged_patient_who_cannot_be_scored_is_tried_again_the_next_day(
     assert (await score()).treatment_state == "lost"
 
 
+async def refreshed(refresh: RefreshRhythms, now: datetime = NOW) -> None:
+    """Finds the habits of every clinic that is due."""
+    while await refresh.run_due(SimulatedClock(now)):
+        pass
+
+
 async def test_rhythm_and_cheque_rescore_whom_they_concern_and_end_with_their_data(
     tell: Tell,
     score: Read,
@@ -264,16 +270,14 @@ async def test_rhythm_and_cheque_rescore_whom_they_concern_and_end_with_their_da
     assert (before.horizon_days, before.monetary) == (180, None)
 
     refresh = RefreshRhythms(worker_database)
-    while await refresh.run_due(SimulatedClock(NOW)):
-        pass
+    await refreshed(refresh)
     assert await work() >= FEWEST + 1
     after = await score()
     # Thirty days are typical now, and three average cheques of 210,000 (199,009 with the one of 600,000).
     assert (after.horizon_days, after.monetary, after.band) == (30, 2, "high")
     assert (await refresh.next_due_at() or NOW) > NOW
 
-    while await refresh.run_due(SimulatedClock(NOW + 7 * DAY)):
-        pass
+    await refreshed(refresh, NOW + 7 * DAY)
     assert await work() == 0
 
     # Corrections move visits away: the rhythm falls below its fewest gaps, and is gone.
@@ -291,8 +295,7 @@ async def test_rhythm_and_cheque_rescore_whom_they_concern_and_end_with_their_da
             for one in pairs[:2]
         )
     )
-    while await refresh.run_due(SimulatedClock(later)):
-        pass
+    await refreshed(refresh, later)
     await work(later)
     assert (await score()).horizon_days == 180
     async with database.transaction((clinic_id,)) as connection:
@@ -339,9 +342,7 @@ async def test_rhythm_is_the_median_of_kaplan_and_meier(
                 break
             days_ago = following
     await tell(*visits)
-    refresh = RefreshRhythms(worker_database)
-    while await refresh.run_due(SimulatedClock(NOW)):
-        pass
+    await refreshed(RefreshRhythms(worker_database))
     async with database.transaction((clinic_id,)) as connection:
         rows = await connection.exec_driver_sql(
             "SELECT service_code, interval_days, gaps FROM service_rhythm"
@@ -374,9 +375,7 @@ async def test_young_clinic_does_not_take_everybody_for_late(
             for place, days_ago in enumerate((40, 30) if number % 5 == 0 else (40,))
         )
     )
-    refresh = RefreshRhythms(worker_database)
-    while await refresh.run_due(SimulatedClock(NOW)):
-        pass
+    await refreshed(RefreshRhythms(worker_database))
     await work()
     silent = await score(uuid.UUID(int=101))
     assert (silent.horizon_days, silent.band) == (180, "low")

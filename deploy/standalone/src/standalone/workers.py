@@ -70,6 +70,7 @@ class Workers:
         self._recycling = asyncio.Lock()
         self.failed = asyncio.Event()
         self.workers: Mapping[str, Worker] = {}
+        self._arrivals = Arrivals([])
 
     async def start(self) -> None:
         """Makes the topics and starts the workers."""
@@ -81,11 +82,13 @@ class Workers:
             log.warning("standalone.wrong_partitions", detail=str(error))
         self._stop = asyncio.Event()
         self.workers = self._make()
-        arrivals = Arrivals()
+        self._arrivals = Arrivals(
+            [relay.acknowledged for worker in self.workers.values() for relay in worker.relays]
+        )
         for worker in self.workers.values():
-            worker.consumer.arrivals = arrivals
+            worker.consumer.arrivals = self._arrivals
             for relay in worker.relays:
-                relay.arrivals = arrivals
+                relay.arrivals = self._arrivals
         self._running = asyncio.create_task(self._run(self.workers, self._stop))
 
     async def _run(self, workers: Mapping[str, Worker], stop: asyncio.Event) -> None:
@@ -272,12 +275,8 @@ class Workers:
         return False
 
     def _all_applied(self) -> bool:
-        acknowledged: dict[tuple[str, int], int] = {}
-        for worker in self.workers.values():
-            for relay in worker.relays:
-                for at, offset in relay.acknowledged.items():
-                    acknowledged[at] = max(offset, acknowledged.get(at, -1))
-        return all(worker.has_applied(acknowledged) for worker in self.workers.values())
+        newest = self._arrivals.newest()
+        return all(worker.consumer.has_applied(newest) for worker in self.workers.values())
 
 
 def _now() -> float:

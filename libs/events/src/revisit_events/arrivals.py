@@ -6,51 +6,54 @@ consumers share a process nobody has to ask: a consumer rests until a relay has 
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
-Place = tuple[str, int]
-"""A topic and the number of a partition."""
+from revisit_events.feed import Partition
+
+REST_SECONDS = 1.0
+"""Longest rest: others may send to the broker as well."""
 
 
 class Arrivals:
-    """The newest acknowledged offset of each partition, and a bell."""
+    """The newest acknowledged offset of each partition, and a bell.
 
-    def __init__(self) -> None:
-        self._last: dict[Place, int] = {}
+    Args:
+        acknowledged: The last offsets of each relay, as it keeps them itself: one that notices another log
+            forgets those of the old one.
+        rest_seconds: Longest wait for the bell.
+    """
+
+    def __init__(
+        self, acknowledged: Sequence[Mapping[Partition, int]], rest_seconds: float = REST_SECONDS
+    ) -> None:
+        self._acknowledged = acknowledged
+        self._rest_seconds = rest_seconds
         self._bell = asyncio.Event()
 
-    def sent(self, last: Mapping[Place, int]) -> None:
-        """Notes what the broker has acknowledged, and rings.
+    def newest(self) -> dict[Partition, int]:
+        """Gives the last offset in each partition, of any relay."""
+        found: dict[Partition, int] = {}
+        for offsets in self._acknowledged:
+            for at, offset in offsets.items():
+                found[at] = max(offset, found.get(at, -1))
+        return found
 
-        Args:
-            last: The last offset in each partition.
-        """
-        for at, offset in last.items():
-            self._last[at] = max(offset, self._last.get(at, -1))
+    def ring(self) -> None:
+        """Wakes whoever rests: something was sent."""
         bell, self._bell = self._bell, asyncio.Event()
         bell.set()
 
-    def are_applied(self, topics: Collection[str], processed: Mapping[Place, int]) -> bool:
-        """Tells whether a group has applied all that was sent to its topics.
-
-        Args:
-            topics: Of the group.
-            processed: The next offset of each partition that the group has read.
-        """
-        return all(
-            processed.get(at, 0) > offset for at, offset in self._last.items() if at[0] in topics
-        )
-
-    async def next(self, stop: asyncio.Event, seconds: float) -> None:
-        """Waits until something is sent, for the stop or for the timeout.
+    async def next(self, stop: asyncio.Event) -> None:
+        """Waits until something is sent, for the stop or for the longest rest.
 
         Args:
             stop: Ends the wait.
-            seconds: Longest wait.
         """
         waits = [asyncio.ensure_future(one.wait()) for one in (self._bell, stop)]
         try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                waits, timeout=self._rest_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             for one in waits:
                 one.cancel()

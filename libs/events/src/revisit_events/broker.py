@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 
 from revisit_chassis.failpoint import failpoint
 from revisit_events.deadlines import finish, quietly
@@ -24,6 +30,14 @@ PROBE_SECONDS = 1.0
 PROBE_TIMEOUT_SECONDS = 5.0
 TOPICS_TIMEOUT_SECONDS = 60.0
 UNREACHABLE_AFTER_SECONDS = 10.0
+
+LOST_PARTITION = (
+    CommitFailedError,
+    IllegalStateError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+"""The partition went to another member meanwhile, who reads the batch again and finds it applied."""
 
 log = structlog.get_logger()
 

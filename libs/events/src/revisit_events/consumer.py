@@ -8,7 +8,8 @@ the handlers prepare the other. Offsets are committed when both are done. If the
 tried in its own transaction, and the one that fails alone becomes a dead letter. A fault of the
 infrastructure fails no event: the consumer goes back to where it was and waits.
 
-While there is a backlog, the next batch is fetched and decoded while the present one is applied.
+While there is a backlog, the next batch is fetched and decoded while the present one is applied. Beside
+its relays a consumer that has applied everything rests until they have sent more (`arrivals`).
 
 A log with another cluster id is read from its beginning, partition by partition: the mark of each
 (`feed`) says which log it was last read from.
@@ -21,12 +22,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
@@ -35,6 +30,7 @@ from revisit_chassis.failpoint import failpoint
 from revisit_events import attempts, dlq, kafka, metrics
 from revisit_events.arrivals import Arrivals
 from revisit_events.broker import (
+    LOST_PARTITION,
     AssignmentListener,
     BrokerWatch,
     KafkaSettings,
@@ -45,7 +41,7 @@ from revisit_events.contracts import PatientErased
 from revisit_events.deadlines import finish, quietly
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
-from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark
+from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark, Partition
 from revisit_events.handlers import Handlers, handle
 from revisit_events.inbox import Months, claim
 from revisit_events.reading import BATCH, Batch, Good, Read, Reading, parts_of
@@ -59,14 +55,6 @@ MARK_SECONDS = 1.0
 METADATA_MAX_AGE_MS = 10_000
 TRIP_WINDOW = 200
 TRIP_AT = 100
-
-# The partition went to another member meanwhile, who reads the batch again and finds it applied.
-_LOST_PARTITION = (
-    CommitFailedError,
-    IllegalStateError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
 
 log = structlog.get_logger()
 
@@ -101,7 +89,7 @@ class Consumer:
     ) -> None:
         self.group = group
         self.feed = FeedStatus(watch)
-        self.processed: dict[tuple[str, int], int] = {}
+        self.processed: dict[Partition, int] = {}
         self.is_tripped = False
         self.arrivals: Arrivals | None = None
         """Where all relays are in this process: what they have sent."""
@@ -125,6 +113,19 @@ class Consumer:
     def topics(self) -> list[str]:
         """Topics the group reads."""
         return [topic_of(contract.TYPE) for contract in self._order]
+
+    def has_applied(self, acknowledged: Mapping[Partition, int]) -> bool:
+        """Tells whether the group has applied all that relays had acknowledged.
+
+        Args:
+            acknowledged: Last offset in each partition, of any service's relays.
+        """
+        topics = set(self.topics)
+        return all(
+            self.processed.get(at, 0) > offset
+            for at, offset in acknowledged.items()
+            if at[0] in topics
+        )
 
     async def check(self) -> str | None:
         """Gives what is wrong, for readiness."""
@@ -194,8 +195,8 @@ class Consumer:
                     raise TimeoutError
                 await self._settle_in(reader, reading, cluster_id)
                 if await self._keep_marks(reader, cluster_id, stop):
-                    if self.arrivals is not None:
-                        await reading.rest(self.arrivals, self.topics, self.processed, stop)
+                    if self.arrivals is not None and self.has_applied(self.arrivals.newest()):
+                        await reading.rest(self.arrivals, stop)
                     await self._work(reader, reading, await reading.next(), stop)
         finally:
             await reading.drop_ahead()
@@ -238,7 +239,7 @@ class Consumer:
                 positions = {at: await reader.position(at) for at in fresh}
                 if old:
                     await reader.commit({at: positions[at] for at in old})
-        except _LOST_PARTITION:
+        except LOST_PARTITION:
             return
         for at, offset in positions.items():
             self.processed[at.topic, at.partition] = offset
@@ -332,7 +333,7 @@ class Consumer:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
                 await reader.commit(dict(offsets))
-        except _LOST_PARTITION as error:
+        except LOST_PARTITION as error:
             log.warning("consumer.offsets_not_committed", error=type(error).__name__)
 
     async def _apply_patiently(self, reader: AIOKafkaConsumer, batch: Batch) -> bool:

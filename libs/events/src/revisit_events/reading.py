@@ -3,22 +3,20 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from revisit_events import kafka
-from revisit_events.arrivals import Arrivals, Place
+from revisit_events.arrivals import Arrivals
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
 
 BATCH = 500
 POLL_MS = 200
 POLL_TIMEOUT_SECONDS = 30.0
-REST_SECONDS = 1.0
-"""Longest rest of a consumer beside its relays: others may send to the broker as well."""
 CUT_OFF_SECONDS = 25.0
 """A client that learned nothing of the cluster for so long is cut off, if the broker answers others."""
 PARTS = 2
@@ -70,26 +68,18 @@ class Reading:
         ahead, self._ahead = self._ahead, None
         return await (ahead or self._take())
 
-    async def rest(
-        self,
-        arrivals: Arrivals,
-        topics: Collection[str],
-        processed: Mapping[Place, int],
-        stop: asyncio.Event,
-    ) -> None:
-        """Leaves the broker alone while the relays beside have sent nothing that is not applied.
+    async def rest(self, arrivals: Arrivals, stop: asyncio.Event) -> None:
+        """Leaves the broker alone until the relays beside have sent something.
 
         Args:
-            arrivals: What they have sent.
-            topics: Of the group.
-            processed: The next offset of each partition that the group has applied.
+            arrivals: Rings then; all that was sent before has been applied.
             stop: Ends the rest.
         """
         resting = self._reader.assignment()
-        if not resting or self._ahead is not None or not arrivals.are_applied(topics, processed):
+        if not resting or self._ahead is not None:
             return
         self._reader.pause(*resting)
-        await arrivals.next(stop, REST_SECONDS)
+        await arrivals.next(stop)
         self._reader.resume(*(resting & self._reader.assignment()))
 
     def is_cut_off(self) -> bool:

@@ -126,7 +126,7 @@ class Relay:
         self.service = service
         self.acknowledged: dict[tuple[str, int], int] = {}
         self.arrivals: Arrivals | None = None
-        """Told what was sent, for consumers in the same process."""
+        """Wakes the consumers in the same process."""
         self._database = database
         self._kafka = kafka
         self._watch = watch
@@ -263,7 +263,7 @@ class Relay:
         for at, offset in sent.last.items():
             self.acknowledged[at] = max(self.acknowledged.get(at, -1), offset)
         if self.arrivals is not None:
-            self.arrivals.sent(sent.last)
+            self.arrivals.ring()
         if aside:
             await self._put_aside(aside)
         async with self._database.single() as connection:

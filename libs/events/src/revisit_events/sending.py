@@ -18,12 +18,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from pydantic_core import from_json
 
 from revisit_chassis.failpoint import failpoint
-from revisit_events.arrivals import Place
+from revisit_events.feed import Partition
 
 PACKAGE_BYTES = 256 * 1024
 """Of a record batch; a broker takes a megabyte unless told otherwise."""
 LARGEST_RECORD_BYTES = 1_000_000
-KEYS_REMEMBERED = 65_536
+KEYS_REMEMBERED = 16_384
 
 UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """Faults that are the message's own: the broker will refuse it tomorrow as well."""
@@ -33,9 +33,9 @@ UNSENDABLE = (MessageSizeTooLargeError, RecordListTooLargeError)
 class Sent:
     """What came of a batch of rows."""
 
-    first: dict[Place, int] = field(default_factory=dict)
+    first: dict[Partition, int] = field(default_factory=dict)
     """The first offset that was acknowledged in each partition."""
-    last: dict[Place, int] = field(default_factory=dict)
+    last: dict[Partition, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     """Positions of rows that can never be sent, and why."""
     topics: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ async def send(producer: AIOKafkaProducer, rows: Sequence[Any], partitions: int)
     """
     sent = Sent()
     counts: dict[str, list[int]] = {}
-    places: dict[Place, list[Any]] = {}
+    places: dict[Partition, list[Any]] = {}
     for row in rows:
         if len(row.data or b"") + len(row.headers) > LARGEST_RECORD_BYTES:
             sent.refused[row.position] = MessageSizeTooLargeError.__name__

@@ -105,19 +105,6 @@ class Worker:
         """Tells whether the outbox is empty."""
         return await unsent(self.worker_database) == 0
 
-    def has_applied(self, acknowledged: dict[tuple[str, int], int]) -> bool:
-        """Tells whether the group has applied all that relays had acknowledged.
-
-        Args:
-            acknowledged: Last offset in each partition, of any service's relays.
-        """
-        topics = set(self.consumer.topics)
-        return all(
-            self.consumer.processed.get(at, 0) > offset
-            for at, offset in acknowledged.items()
-            if at[0] in topics
-        )
-
     async def has_due_work(self) -> bool:
         """Tells whether work that is due is not yet done, or is in hand."""
         if self.activity.running:

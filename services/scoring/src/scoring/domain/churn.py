@@ -9,7 +9,7 @@ from scoring.domain.facts import Facts
 
 MODEL_VERSION = "rhythm-3"
 DEFAULT_INTERVAL_DAYS = 180.0
-"""Rhythm of a service nobody has returned for yet: the usual six-month check-up."""
+"""Rhythm of a service to which fewer than half have been seen to return: the usual six-month check-up."""
 PRIOR_GAPS = 2.0
 """The service's rhythm weighs as much as this many gaps of the patient's own."""
 RECENT = timedelta(days=180)
