@@ -176,14 +176,19 @@ FORGET_IDENTIFIERS = """
 DELETE FROM identifier USING unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
 WHERE identifier.clinic_id = erased.clinic_id AND noun = 'patient' AND id = erased.patient_id
 """
+# LATERAL with a LIMIT is one look at the key a name, by any plan: asked as NOT EXISTS, a plan that was made
+# while a clinic was new read all its patients for every request.
 KEEP_IDENTIFIERS = """
 INSERT INTO identifier (clinic_id, noun, id, identifier)
 SELECT DISTINCT ON (clinic_id, noun, id) clinic_id, noun, id, identifier
 FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) AS named (clinic_id, noun, id, identifier)
-WHERE noun <> 'patient' OR NOT EXISTS (
-  SELECT FROM patient
-  WHERE patient.clinic_id = named.clinic_id AND patient_id = named.id AND erased_at IS NOT NULL
-)
+LEFT JOIN LATERAL (
+  SELECT true AS is_erased FROM patient
+  WHERE named.noun = 'patient' AND patient.clinic_id = named.clinic_id
+    AND patient.patient_id = named.id AND patient.erased_at IS NOT NULL
+  LIMIT 1
+) AS erased ON true
+WHERE is_erased IS NULL
 ORDER BY clinic_id, noun, id, identifier
 ON CONFLICT DO NOTHING
 """

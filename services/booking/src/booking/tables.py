@@ -67,13 +67,6 @@ patient = sa.Table(
     sa.Column("erased_at", TIME),
     _version(),
     _precedence(),
-    # Who was erased is asked with every identifier that is told: few rows, whatever the clinic's size.
-    sa.Index(
-        "patient_erased_idx",
-        "clinic_id",
-        "patient_id",
-        postgresql_where=sa.text("erased_at IS NOT NULL"),
-    ),
 )
 
 practitioner = sa.Table(

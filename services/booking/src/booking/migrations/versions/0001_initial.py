@@ -106,13 +106,6 @@ def upgrade() -> None:
         sa.Column("precedence", sa.Text(collation="C"), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("clinic_id", "patient_id", name=op.f("patient_pkey")),
     )
-    op.create_index(
-        "patient_erased_idx",
-        "patient",
-        ["clinic_id", "patient_id"],
-        unique=False,
-        postgresql_where=sa.text("erased_at IS NOT NULL"),
-    )
 
     op.create_table(
         "practitioner",
