@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from booking.projection import keep_identifiers
+from booking.store.named import keep_identifiers
 from booking.usecases.reports import take_reports
 from revisit_chassis.db import Database
 from revisit_events import testing

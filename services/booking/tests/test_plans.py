@@ -2,7 +2,7 @@
 
 import uuid
 
-from booking.projection import keep_identifiers
+from booking.store.named import keep_identifiers
 from revisit_chassis.db import Database, fetch
 from standalone.cluster import Cluster
 

@@ -10,8 +10,8 @@ from booking.api import appointments, clinics, patients, waiting
 from booking.api.problems import PROBLEMS
 from booking.consumers import HANDLERS
 from booking.contracts import ReportedClinic
-from booking.projection import keep_identifiers
 from booking.settings import Settings
+from booking.store.named import keep_identifiers
 from booking.usecases.no_show import NoShowTimer
 from booking.usecases.reports import take_reports
 from revisit_chassis.clock import Clock

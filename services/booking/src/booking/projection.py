@@ -8,7 +8,7 @@ Locks come in one order, so that two batches wait for each other and never deadl
 clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.appointment import Status, no_show_due_at
+from booking.store.named import forget_identifiers, make_stubs
+from booking.store.rows import run
 from revisit_chassis.db import fetch
 from revisit_events.contracts import (
     AppointmentBooked,
@@ -97,18 +99,6 @@ def upsert_statement(
     )
 
 
-STUBS = """
-WITH patients AS (
-  INSERT INTO patient (clinic_id, patient_id)
-  SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
-), practitioners AS (
-  INSERT INTO practitioner (clinic_id, practitioner_id)
-  SELECT DISTINCT * FROM unnest($3::uuid[], $4::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
-)
-INSERT INTO service (clinic_id, service_code)
-SELECT DISTINCT * FROM unnest($5::uuid[], $6::text[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
-"""
-"""Rows for whatever is named and not known yet: one statement, because a round trip costs more."""
 SCHEDULES = upsert_statement(
     tables.appointment,
     tables.reported_schedule,
@@ -171,26 +161,6 @@ UPDATE outbox SET data = NULL
 FROM unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
 WHERE outbox.clinic_id = erased.clinic_id AND topic = 'patient.contact_changed' AND data IS NOT NULL
   AND key = erased.clinic_id || ':' || erased.patient_id
-"""
-FORGET_IDENTIFIERS = """
-DELETE FROM identifier USING unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
-WHERE identifier.clinic_id = erased.clinic_id AND noun = 'patient' AND id = erased.patient_id
-"""
-# LATERAL with a LIMIT is one look at the key a name, by any plan: asked as NOT EXISTS, a plan that was made
-# while a clinic was new read all its patients for every request.
-KEEP_IDENTIFIERS = """
-INSERT INTO identifier (clinic_id, noun, id, identifier)
-SELECT DISTINCT ON (clinic_id, noun, id) clinic_id, noun, id, identifier
-FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) AS named (clinic_id, noun, id, identifier)
-LEFT JOIN LATERAL (
-  SELECT true AS is_erased FROM patient
-  WHERE named.noun = 'patient' AND patient.clinic_id = named.clinic_id
-    AND patient.patient_id = named.id AND patient.erased_at IS NOT NULL
-  LIMIT 1
-) AS erased ON true
-WHERE is_erased IS NULL
-ORDER BY clinic_id, noun, id, identifier
-ON CONFLICT DO NOTHING
 """
 
 
@@ -280,28 +250,6 @@ async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[R
     await fetch(connection, statement, rows)
 
 
-async def run(connection: AsyncConnection, statement: str, rows: Iterable[Row]) -> None:
-    """Executes a statement that takes one array a column.
-
-    Args:
-        connection: Inside a transaction.
-        statement: SQL with one array parameter a column.
-        rows: At least one.
-    """
-    await fetch(connection, statement, *map(list, zip(*rows, strict=True)))
-
-
-async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Row]) -> None:
-    """Remembers the clinic's own names of records.
-
-    Args:
-        connection: Inside a transaction.
-        rows: Clinic, noun, our UUID, the clinic's identifier.
-    """
-    if rows:
-        await run(connection, KEEP_IDENTIFIERS, rows)
-
-
 async def _make_stubs_of(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
     patients: set[Row] = set()
     practitioners: set[Row] = set()
@@ -317,27 +265,6 @@ async def _make_stubs_of(connection: AsyncConnection, events: Sequence[AnyEvent]
     await make_stubs(connection, patients, practitioners, services)
 
 
-async def make_stubs(
-    connection: AsyncConnection,
-    patients: Collection[Row] = (),
-    practitioners: Collection[Row] = (),
-    services: Collection[Row] = (),
-) -> None:
-    """Makes rows for what is not known yet, in the order of locks.
-
-    Args:
-        connection: Inside a transaction.
-        patients: Clinic and id of each.
-        practitioners: The same.
-        services: Clinic and code of each.
-    """
-    columns: list[Sequence[Any]] = []
-    for rows in (patients, practitioners, services):
-        columns += zip(*rows, strict=True) if rows else ((), ())
-    if any(columns):
-        await fetch(connection, STUBS, *columns)
-
-
 async def _erase(
     connection: AsyncConnection, events: Sequence[AnyEvent], others: Sequence[Row]
 ) -> None:
@@ -348,7 +275,7 @@ async def _erase(
     await run(
         connection, ERASE, [(*key, event.time) for key, event in zip(keys, events, strict=True)]
     )
-    await run(connection, FORGET_IDENTIFIERS, keys)
+    await forget_identifiers(connection, keys)
     await run(connection, FORGET_CONTACTS, keys)
     await publish(
         connection,

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from booking.projection import keep_identifiers
+from booking.store.named import keep_identifiers
 from revisit_chassis.audit import record_audit
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database

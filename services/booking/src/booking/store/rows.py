@@ -1,9 +1,14 @@
-"""Conditions that every query needs."""
+"""What every query needs: conditions, and how a statement gets its rows."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from revisit_chassis.db import Row, fetch
 
 Key = tuple[UUID, UUID]
 """Clinic and id."""
@@ -24,3 +29,16 @@ def sequence_of(precedence: str) -> int:
 def time_of(precedence: str) -> datetime | None:
     """When the fact that stands happened: every precedence begins with it; None for ''."""
     return datetime.fromisoformat(precedence.split(" ", 1)[0]) if precedence else None
+
+
+async def run(
+    connection: AsyncConnection, statement: str, rows: Iterable[tuple[Any, ...]]
+) -> list[Row]:
+    """Executes a statement that takes one array a column; gives what it returns.
+
+    Args:
+        connection: Inside a transaction.
+        statement: SQL with one array parameter a column.
+        rows: At least one.
+    """
+    return await fetch(connection, statement, *map(list, zip(*rows, strict=True)))

@@ -8,7 +8,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking.domain.appointment import Appointment
-from booking.projection import SOURCE, apply, make_stubs
+from booking.projection import SOURCE, apply
+from booking.store.named import make_stubs
 from revisit_events.contracts import EventData
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.outbox import publish
