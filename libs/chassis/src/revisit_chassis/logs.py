@@ -6,6 +6,7 @@ may hold somebody's data, and no pattern knows a name.
 """
 
 import io
+import json
 import logging
 import re
 import sys
@@ -93,7 +94,8 @@ def renderer_of(form: Literal["json", "console"]) -> structlog.typing.Processor:
     if form == "console":
         return structlog.dev.ConsoleRenderer()
     # Escaped Cyrillic would hide a name from whoever searches the logs for it, and from the tests.
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+    return lambda _logger, _method, event: encode(event)
 
 
 def frames_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

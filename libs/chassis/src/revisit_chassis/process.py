@@ -44,6 +44,8 @@ def serve_api(app: FastAPI, host: str, port: int) -> None:
         log_level="warning",
         timeout_graceful_shutdown=20,
         server_header=False,
+        # Nothing here asks for the client's address.
+        proxy_headers=False,
     )
 
 

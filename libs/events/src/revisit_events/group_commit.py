@@ -43,7 +43,7 @@ class GroupCommit(Generic[T, R]):
         is_shared: Callable[[BaseException], bool],
         max_rows: int = 512,
         committers: int = 2,
-        worth_another: int = 8,
+        worth_another: int = 16,
     ) -> None:
         self._commit = commit
         self._size = size

@@ -106,6 +106,10 @@ class Intake:
         self._service = service
         self._apply = apply
         self._remember = remember
+        self._meters = {
+            status: EVENTS.labels(service, status)
+            for status in ("accepted", "duplicate", "refused")
+        }
         self._group: GroupCommit[Reception, Outcome] = GroupCommit(
             self._commit,
             size=lambda reception: len(reception.events) or 1,
@@ -123,11 +127,10 @@ class Intake:
             held: The caller's scopes.
         """
         accepted = self.accepted
-        if self._scopes:
+        lacking = {name for name, scope in self._scopes.items() if scope not in held}
+        if lacking:
             accepted = {
-                name: contract
-                for name, contract in accepted.items()
-                if name not in self._scopes or self._scopes[name] in held
+                name: contract for name, contract in accepted.items() if name not in lacking
             }
         return await self.submit(receive(request, clinic_id, accepted))
 
@@ -221,9 +224,9 @@ class Intake:
         return (await self._commit([only_refused]))[0]
 
     def _count(self, reception: Reception, outcome: Outcome) -> None:
-        for status in ("accepted", "duplicate", "refused"):
+        for status, meter in self._meters.items():
             if number := len(getattr(outcome, status)):
-                EVENTS.labels(self._service, status).inc(number)
+                meter.inc(number)
         for event_type, number in reception.unknown_fields.items():
             UNKNOWN_FIELDS.labels(self._service, event_type).inc(number)
 

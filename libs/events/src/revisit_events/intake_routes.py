@@ -5,7 +5,6 @@ FastAPI's dependencies, so it is called past its routing and is a FastAPI route 
 documentation only.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.routing import request_response
 
@@ -147,8 +147,7 @@ def _answer(raw: RawRequest, outcome: Outcome) -> Response:
             raise RefusedError(refused.refusal)
         status = "accepted" if outcome.accepted else "duplicate"
         content = {"id": raw.events[0]["id"], "status": status}
-    body = json.dumps(content, ensure_ascii=False).encode()
-    return Response(body, status_code=202, media_type="application/json")
+    return Response(to_json(content), status_code=202, media_type="application/json")
 
 
 def _problem(refusal: Refusal) -> Problem:
