@@ -308,7 +308,7 @@ class Consumer:
             # What was assigned while the poll waited is read again once it is known where it goes on.
             reading.give_back(batch)
             return
-        if batch.is_full and not stop.is_set():
+        if batch.has_more and not stop.is_set():
             reading.read_ahead()
         if batch.reads and not await self._apply_patiently(reader, batch):
             # The later batch first: of two positions in a partition the earlier one is to stand.

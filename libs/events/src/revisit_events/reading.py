@@ -43,6 +43,8 @@ class Batch:
     reads: Sequence[Read]
     assignment: int
     """Number of the assignment under which the poll began."""
+    has_more: bool
+    """Whether the broker had said of more than this, or the poll could not take all that was there."""
 
     @property
     def is_full(self) -> bool:
@@ -122,7 +124,12 @@ class Reading:
         async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
             fetched = await self._reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
         reads = [_read(record) for batch in fetched.values() for record in batch]
-        return Batch(fetched, reads, assignment)
+        # The client gives what one answer of the broker held: its rest may be a small batch amid a backlog.
+        is_behind = any(
+            found and found[-1].offset + 1 < (self._reader.highwater(at) or 0)
+            for at, found in fetched.items()
+        )
+        return Batch(fetched, reads, assignment, has_more=is_behind or len(reads) >= BATCH)
 
 
 def _read(record: Any) -> Read:
