@@ -27,6 +27,7 @@ from engagement.messages.domain import Outcome, retry_delay
 from engagement.rendering.render import Content
 
 NOON = datetime(2026, 1, 15, 9, 0, tzinfo=UTC)
+REST_SECONDS = 0.2
 
 
 def letter(to: str = "anna@example.org", subject: str = "Как вы?") -> Outgoing:
@@ -107,7 +108,12 @@ async def serving(script: Script) -> AsyncIterator[str]:
 @asynccontextmanager
 async def mailing(script: Script, *, timeout_seconds: float = 0.5) -> AsyncIterator[SmtpChannel]:
     async with serving(script) as url:
-        channel = SmtpChannel(url, "clinic@revisit.example", timeout_seconds=timeout_seconds)
+        channel = SmtpChannel(
+            url,
+            "clinic@revisit.example",
+            timeout_seconds=timeout_seconds,
+            rest_seconds=REST_SECONDS,
+        )
         try:
             yield channel
         finally:
@@ -136,7 +142,7 @@ async def test_refusal_at_each_step_means_what_it_says_and_the_next_letter_goes(
     async with mailing(script, timeout_seconds=3) as channel:
         result = await channel.send(letter())
         assert result.outcome is outcome
-        await asyncio.sleep(1.1 if answer.startswith("421") else 0)
+        await asyncio.sleep(1.1 * REST_SECONDS if answer.startswith("421") else 0)
         script.answers.clear()
         assert (await channel.send(letter())).outcome is Outcome.SENT
 

@@ -25,9 +25,6 @@ _START_INPUT = 354
 _COMPLETED = 250
 _CLOSING = 421
 _PERMANENT = 500
-# A server that does not answer is left alone this long, so that a batch fails at once and not one
-# by one.
-_REST_SECONDS = 1.0
 _RESET_SECONDS = 2.0
 _FAULTS = (SMTPException, OSError, TimeoutError)
 
@@ -76,15 +73,24 @@ class SmtpChannel:
         places: Connections kept open, so also the calls side by side.
         timeout_seconds: Longest wait for the server to take the envelope, and again for its answer
             to the content.
+        rest_seconds: A server that does not answer is left alone this long, so that a batch fails at
+            once and not one by one.
     """
 
     def __init__(
-        self, url: str, sender: str, *, places: int = 8, timeout_seconds: float = 20.0
+        self,
+        url: str,
+        sender: str,
+        *,
+        places: int = 8,
+        timeout_seconds: float = 20.0,
+        rest_seconds: float = 1.0,
     ) -> None:
         self.places = places
         self._address = SmtpAddress.parse(url)
         self._sender = sender
         self._timeout_seconds = timeout_seconds
+        self._rest_seconds = rest_seconds
         self._free: asyncio.LifoQueue[SMTP | None] = asyncio.LifoQueue()
         for _ in range(places):
             self._free.put_nowait(None)
@@ -137,7 +143,7 @@ class SmtpChannel:
             _close(client)
             if isinstance(error, SMTPResponseException) and error.code >= _PERMANENT:
                 log.error("smtp.server_refuses_us", code=error.code)  # noqa: TRY400  # expected
-            self._rest_until = time.monotonic() + _REST_SECONDS
+            self._rest_until = time.monotonic() + self._rest_seconds
             return None, SendResult(Outcome.RETRY, "smtp_unavailable")
         except BaseException:
             _close(client)
