@@ -35,18 +35,23 @@ WITH named AS MATERIALIZED (
   INSERT INTO identifier (clinic_id, noun, id, identifier)
   SELECT clinic_id, noun, id, identifier FROM named WHERE noun <> 'patient'
   ON CONFLICT DO NOTHING
+), unknown AS MATERIALIZED (
+  SELECT clinic_id, noun, id, identifier FROM named
+  LEFT JOIN LATERAL (
+    SELECT true AS is_known FROM identifier
+    WHERE identifier.clinic_id = named.clinic_id AND identifier.noun = named.noun
+      AND identifier.id = named.id
+    LIMIT 1
+  ) AS before ON true
+  WHERE noun = 'patient' AND is_known IS NULL
+), patients AS (
+  INSERT INTO patient (clinic_id, patient_id) SELECT clinic_id, id FROM unknown ORDER BY 1, 2
+  ON CONFLICT DO NOTHING
 )
-SELECT clinic_id, noun, id, identifier FROM named
-LEFT JOIN LATERAL (
-  SELECT true AS is_known FROM identifier
-  WHERE identifier.clinic_id = named.clinic_id AND identifier.noun = named.noun
-    AND identifier.id = named.id
-  LIMIT 1
-) AS before ON true
-WHERE noun = 'patient' AND is_known IS NULL
-ORDER BY clinic_id, id
+SELECT clinic_id, noun, id, identifier FROM unknown ORDER BY clinic_id, id
 """
-# An erasure that is under way holds the row: whoever comes second sees what the first one did.
+# A statement of its own, because it has to see what an erasure did that the one before has waited for: the
+# patient's row, which every patient has by now, is where the two meet.
 KEEP_PATIENTS_IDENTIFIERS = """
 INSERT INTO identifier (clinic_id, noun, id, identifier)
 SELECT clinic_id, noun, id, identifier
@@ -96,8 +101,6 @@ async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Identifie
     if not rows:
         return
     if patients := [tuple(row) for row in await run(connection, KEEP_IDENTIFIERS, rows)]:
-        # Without a row there is nothing that an erasure of the same moment could be met at.
-        await make_stubs(connection, [(clinic_id, id_) for clinic_id, _, id_, _ in patients])
         await run(connection, KEEP_PATIENTS_IDENTIFIERS, patients)
 
 
