@@ -28,9 +28,9 @@ from revisit_chassis.http import (
 from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
-from revisit_events.http import BATCH, MAX_BODY_BYTES, STRUCTURED, RawRequest, raw_events
+from revisit_events.http import BATCH, STRUCTURED, RawRequest, raw_events
 from revisit_events.intake import Intake, Outcome
-from revisit_events.refusal import Refusal, RefusedError, too_large
+from revisit_events.refusal import Refusal, RefusedError
 
 _may_write = require("events:write")
 _may_read_rejected = Depends(require("rejected-events:read"))
@@ -95,7 +95,7 @@ async def post_events(request: Request) -> Response:
     principal = await _may_write(request)
     clinic_id = clinic_of(principal)
     try:
-        raw = raw_events(await _body(request), request.headers)
+        raw = raw_events(await request.body(), request.headers)
         outcome = await _intake(request).take(raw, clinic_id, principal.scopes)
         return _answer(raw, outcome)
     except RefusedError as fault:
@@ -115,21 +115,6 @@ class _EventsRoute(APIRoute):
 def _intake(request: Request) -> Intake:
     intake: Intake = request.app.state.intake
     return intake
-
-
-async def _body(request: Request) -> bytes:
-    """Gives the body, and stops reading one that is too long."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise RefusedError(too_large("a request may hold at most 4 MiB"))
-    chunks = []
-    size_bytes = 0
-    async for chunk in request.stream():
-        size_bytes += len(chunk)
-        if size_bytes > MAX_BODY_BYTES:
-            raise RefusedError(too_large("a request may hold at most 4 MiB"))
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _answer(raw: RawRequest, outcome: Outcome) -> Response:
