@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engagement.journeys.domain import Recipient
 from engagement.messages.domain import Planned
 from engagement.projections.store import Key
-from revisit_chassis.db import change, fetch
+from revisit_chassis.db import fetch
 
 PLAN_BATCH = 1000
 
@@ -219,21 +219,16 @@ INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey,
 SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
 ORDER BY 1, 2
 ON CONFLICT DO NOTHING
-"""
-# Asked only when some were enrolled before; a row whose xmin is this transaction is new.
-_NEWLY_ENROLLED = """
-SELECT enrolment_id FROM enrolment JOIN unnest($1::uuid[], $2::uuid[]) AS k (clinic_id, enrolment_id)
-    USING (clinic_id, enrolment_id)
-WHERE enrolment.xmin = pg_current_xact_id()::xid
+RETURNING enrolment_id
 """
 
 
 async def save_enrolments(
     connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment]
 ) -> set[UUID]:
-    """Enrols those who are not yet; returns the ids of the new ones."""
-    columns = list(map(list, zip(*rows, strict=True)))
-    if await change(connection, _ENROL, *columns, journey, version) == len(rows):
-        return {row.enrolment_id for row in rows}
-    found = await fetch(connection, _NEWLY_ENROLLED, *columns[:2])
-    return {row.enrolment_id for row in found}
+    """Enrols those who are not yet; returns the ids of the new ones.
+
+    New to this call: a transaction that books and completes an appointment comes here twice.
+    """
+    columns = map(list, zip(*rows, strict=True))
+    return {row[0] for row in await fetch(connection, _ENROL, *columns, journey, version)}
