@@ -35,7 +35,7 @@ serve: setup ## Serve the embedded default (PORT=8080, DATA_DIR=.run)
 token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
 	@$(BIN)/python -m standalone token --data-dir $(DATA_DIR) $(if $(CLINIC),--clinic $(CLINIC)) --role $(ROLE) $(ARGS)
 
-test: setup ## Run every test on the embedded default
+test: setup ## Run every test but test-data on the embedded default
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not data" $(ARGS)
 
 test-fast: setup ## Run the pure tests (ten seconds)
@@ -44,7 +44,7 @@ test-fast: setup ## Run the pure tests (ten seconds)
 test-data: setup ## Run the tests that read ../shared/data
 	@$(BIN)/python -m pytest -m data $(ARGS)
 
-test-kafka: setup ## Run the broker, end-to-end and chaos tests on Apache Kafka 4 (Java 17 and Maven)
+test-kafka: setup ## Run the broker tests and the quick chaos set, HTTP to mailbox, on Apache Kafka 4 (Java 17 and Maven)
 	@$(BIN)/python -m deploy.kafka.run -- $(BIN)/python -m pytest -m broker $(ARGS)
 
 chaos: setup ## Run the long chaos set with every mutant on both brokers (ARGS="--rounds N")
@@ -74,5 +74,5 @@ lock: setup ## Resolve requirements.in into requirements.txt with hashes
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --output-file requirements.txt requirements.in
 	@$(BIN)/python -m deploy.split_requirements
 
-clean: ## Remove the virtual environment and caches
+clean: ## Remove the virtual environment, caches and the data of make serve (.run)
 	@rm -rf $(VENV) .run .pytest_cache .mypy_cache .ruff_cache .hypothesis

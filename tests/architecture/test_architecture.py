@@ -27,9 +27,6 @@ TECHNICAL = {
 NO_KEY = {
     "outbox_unsent": "the relay's queue: its order is its key, and it holds nothing but positions",
 }
-OTHER_KEY = {
-    "revoked_token": "looked up by the token's id alone, before any clinic is known",
-}
 PROBE = """
 import asyncio, importlib, os, socket, sys, threading
 def refuse(*_, **__):
@@ -89,7 +86,7 @@ async def test_every_table_is_keyed_by_clinic(service: str, postgres: Cluster) -
         """
     )
     await connection.close()
-    exceptions = TECHNICAL | NO_KEY.keys() | OTHER_KEY.keys()
+    exceptions = TECHNICAL | NO_KEY.keys()
     wrong = [
         row["name"] for row in rows if row["first"] != "clinic_id" and row["name"] not in exceptions
     ]

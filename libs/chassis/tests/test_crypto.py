@@ -77,3 +77,12 @@ def test_rotation_by_the_commands(ring: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(UnknownKey):
         Keyring.load(ring).decrypt(old, b"")
     assert main(["activate", str(uuid.uuid4()), "--file", str(ring)]) == 2
+
+
+def test_a_changed_ring_stays_readable_for_whom_it_was(tmp_path: Path) -> None:
+    ring = tmp_path / "keyring.json"
+    crypto.generate_keyring(ring)
+    assert ring.stat().st_mode & 0o777 == 0o600
+    ring.chmod(0o644)
+    crypto.add_key(ring)
+    assert ring.stat().st_mode & 0o777 == 0o644

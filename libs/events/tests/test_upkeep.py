@@ -1,12 +1,13 @@
 """What a worker does for its own tables every few seconds."""
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from revisit_chassis.clock import SystemClock
-from revisit_chassis.db import Database
-from revisit_events import dlq, metrics, testing
+from revisit_chassis.db import Database, fetch
+from revisit_events import dlq, metrics, rejected, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.dlq import Raw
@@ -56,6 +57,33 @@ async def test_upkeep_measures_the_queue_and_drops_what_is_old(postgres: Cluster
     finally:
         await database.close()
         await worker_database.close()
+
+
+async def test_upkeep_forgets_what_was_refused_long_ago(postgres: Cluster) -> None:
+    made = postgres.create("booking")
+    database, worker_database = Database(made.database_url), Database(made.worker_database_url)
+    clinics = [uuid.uuid4(), uuid.uuid4()]
+    ages = {"old": timedelta(days=31), "young": timedelta(days=29)}
+    try:
+        async with database.transaction(clinics) as connection:
+            for clinic_id in clinics:
+                for name, age in ages.items():
+                    await fetch(
+                        connection, _REFUSED, clinic_id, uuid.uuid4(), datetime.now(UTC) - age, name
+                    )
+        await rejected.forget_old(worker_database)
+        async with database.transaction(clinics) as connection:
+            left = await fetch(connection, "SELECT event_id FROM rejected_event")
+        assert [row.event_id for row in left] == ["young", "young"]
+    finally:
+        await database.close()
+        await worker_database.close()
+
+
+_REFUSED = """
+INSERT INTO rejected_event (clinic_id, rejected_event_id, received_at, times, event_id, problem, body)
+VALUES ($1, $2, $3, 1, $4, '{}', '')
+"""
 
 
 def test_group_is_not_fresh_before_every_partition_is_known(

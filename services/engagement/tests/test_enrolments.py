@@ -38,7 +38,11 @@ async def test_appointment_that_ends_in_a_visit_enrols_in_each_journey_once(
 
 def _life(clinic_id: uuid.UUID) -> list[AnyEvent]:
     patient_id, appointment_id = uuid.uuid4(), uuid.uuid4()
-    whose: dict[str, Any] = {"clinic_id": clinic_id, "patient_id": patient_id, "appointment_id": appointment_id}
+    whose: dict[str, Any] = {
+        "clinic_id": clinic_id,
+        "patient_id": patient_id,
+        "appointment_id": appointment_id,
+    }
     return [
         testing.appointment_booked(**whose, starts_at=STARTS, ends_at=DONE, time=BOOKED),
         testing.appointment_confirmed(**whose, time=BOOKED + DAY / 4),

@@ -215,5 +215,8 @@ def _new_key() -> str:
 def _write(path: Path, content: object) -> None:
     fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
+    if path.exists():
+        # Whoever may read the ring may go on reading it: in a container another user does.
+        fresh.chmod(path.stat().st_mode & 0o777)
     fresh.write_text(json.dumps(content, indent=1))
     fresh.replace(path)

@@ -1,4 +1,7 @@
-"""The key ring's commands: `python -m revisit_chassis.keyring show | add | activate | retire --file FILE`."""
+"""The key ring's commands.
+
+`python -m revisit_chassis.keyring show | add | activate ID | retire ID --file FILE`
+"""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Commands on delivery that every service has: dead letters, outbox, topics, rebuild.
+"""Commands on delivery that every service has: dead letters, outbox, rebuild.
 
 `python -m <service> dlq list|replay|discard`, `outbox status|replay|unsendable|retry|discard`,
 `rebuild`. They follow the running clock, as the service does.

@@ -4,8 +4,8 @@ Everything that one poll gives, of all topics and partitions, is one batch. With
 partitions this is what makes batches, and one transaction a message is sixteen times slower than one a
 batch. A batch of hundreds of events and several clinics is applied in parts beside each other
 (`reading.parts_of`), each with clinics and a transaction of its own: the database works on one while
-the handlers prepare another. Offsets are committed when all are done. If the batch fails, each event is
-tried in its own transaction, and the one that fails alone becomes a dead letter. A fault of the
+the handlers prepare another. Offsets are committed when all are done. If a part fails, each of its
+events is tried in its own transaction, and the one that fails alone becomes a dead letter. A fault of the
 infrastructure fails no event: the consumer goes back to where it was and waits.
 
 While there is a backlog, the next batch is fetched and decoded while the present one is applied. Beside

@@ -105,7 +105,7 @@ async def keep(
         connection: In a transaction that does nothing else.
         group: Whose handler failed.
         raw: The message.
-        reason: `invalid` or `handler`.
+        reason: `invalid`, `handler` or `deadly`.
         error: Its type and, where it holds no data of a person, its text.
     """
     clinic_id = _clinic_of(raw)

@@ -7,7 +7,7 @@ OUTBOX_UNSENT = Gauge(
 )
 UNSENDABLE_NOW = Gauge(
     "outbox_unsendable",
-    "Messages put aside because the broker never takes them, until somebody decides.",
+    "Messages put aside because they cannot be sent, until somebody decides.",
     ("service",),
 )
 DEAD_OPEN = Gauge("dead_letters_open", "Dead letters about which nobody has decided.", ("service",))
@@ -15,7 +15,7 @@ OUTBOX_OLDEST_SECONDS = Gauge(
     "outbox_oldest_seconds", "Age of the oldest event that waits for the relay.", ("service",)
 )
 UNSENDABLE = Counter(
-    "relay_unsendable", "Messages put aside because the broker will never take them.", ("service",)
+    "relay_unsendable", "Messages put aside because they cannot be sent.", ("service",)
 )
 RELAYED = Counter("relay_sent", "Events acknowledged by the broker.", ("service", "topic"))
 REFILLS = Counter("relay_refills", "Times the broker had lost its log.", ("service",))

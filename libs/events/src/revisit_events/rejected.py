@@ -1,7 +1,7 @@
 """Refused events: kept encrypted, listed without their body, and tried again on request.
 
 The id of a refused event is made of its body, so a client that sends the same bad event in a loop
-fills one row. What was neither corrected nor replayed for 30 days is forgotten.
+fills one row. What did not come again for 30 days is forgotten by the worker's upkeep.
 """
 
 import json
@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.crypto import Keyring
+from revisit_chassis.db import Database, fetch, fetch_value
 from revisit_chassis.reencrypt import EncryptedColumn
 from revisit_events.intake_tables import rejected_event
 from revisit_events.reception import Refused, fitting_text
@@ -32,7 +33,7 @@ ON CONFLICT (clinic_id, rejected_event_id) DO UPDATE
 SET received_at = excluded.received_at, times = kept.times + 1,
     problem = excluded.problem, body = excluded.body, replayed_at = NULL
 """
-_FORGET = "DELETE FROM rejected_event WHERE clinic_id = ANY ($1::uuid[]) AND received_at < $2"
+_FORGET = "DELETE FROM rejected_event WHERE received_at < $1"
 _LIST = """
 SELECT rejected_event_id, received_at, times, event_id, source, event_type, problem, replayed_at
 FROM rejected_event
@@ -64,7 +65,7 @@ async def keep(
     refused: Sequence[tuple[UUID, Any, Refused]],
     keyring: Keyring,
 ) -> None:
-    """Keeps refused events, and forgets the clinics' old ones.
+    """Keeps refused events.
 
     Args:
         connection: Inside a transaction that sees the clinics.
@@ -92,8 +93,21 @@ async def keep(
             ],
         ),
     )
-    clinics = sorted({clinic_id for clinic_id, _ in rows})
-    await connection.exec_driver_sql(_FORGET, (clinics, now - RETENTION))
+
+
+async def forget_old(worker_database: Database) -> None:
+    """Deletes what was refused longer ago than it is kept, of all clinics.
+
+    Args:
+        worker_database: Of any service; one without an intake has nothing of the kind.
+    """
+    async with worker_database.connect() as connection:
+        if not await fetch_value(connection, "SELECT to_regclass('rejected_event') IS NOT NULL"):
+            return
+        clinics = await fetch(connection, "SELECT clinics_of_rejected_event()")
+    if clinics:
+        async with worker_database.transaction([row[0] for row in clinics]) as connection:
+            await fetch(connection, _FORGET, datetime.now(UTC) - RETENTION)
 
 
 async def rejected_events(

@@ -7,7 +7,7 @@ cursor over ascending ids loses rows whose transaction commits late.
 
 A log that was lost (`notice_log`, `LogCutShort`) is refilled day by day: `outbox_refill` holds the days
 that are still to be queued, and until then nothing newer than them is sent, so that the new log has the
-order of the old one. What the broker will never take is put aside (`unsendable`), not tried for ever.
+order of the old one. What is too large or refused for good is put aside (`unsendable`), not tried for ever.
 """
 
 import asyncio

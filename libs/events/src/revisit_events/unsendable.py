@@ -1,4 +1,4 @@
-"""Messages that the broker will never take: put aside by the relay, listed, sent again or given up.
+"""Messages that the broker will not take: put aside by the relay, listed, sent again or given up.
 
 A lane that tried them for ever would send nothing else. Their day of the outbox is kept until somebody
 has decided.
@@ -60,7 +60,9 @@ async def unsendable(database: Database) -> Sequence[Any]:
 
 
 async def take_up_again(database: Database, positions: Sequence[int]) -> int:
-    """Queues messages that were put aside, after the broker was told to take larger ones.
+    """Queues messages that were put aside, after the broker was told to take what it had refused.
+
+    One that is too large for the relay itself is put aside again.
 
     Args:
         database: With the worker's role.

@@ -17,7 +17,7 @@ from revisit_chassis.health import Check, database_check, serve_health
 from revisit_chassis.retention import purge
 from revisit_chassis.schedule import Activity, DueWork, run_schedule, schedule_check
 from revisit_chassis.settings import ServiceSettings
-from revisit_events import dlq, metrics
+from revisit_events import dlq, metrics, rejected
 from revisit_events.broker import BrokerWatch
 from revisit_events.commands import kafka_settings
 from revisit_events.consumer import Consumer
@@ -147,7 +147,7 @@ class Worker:
         metrics.DEAD_OPEN.labels(self.service).set(row.dead)
 
     async def drop_old(self) -> None:
-        """Drops what need not be kept: days of the outbox, months of the event log, closed letters."""
+        """Drops days of the outbox, months of the event log, closed letters, old refusals."""
         keep_days = self.event_log_retention_days and max(
             self.event_log_retention_days, self.outbox_retention_days + EXTRA_LOG_DAYS
         )
@@ -162,6 +162,7 @@ class Worker:
         async with self.worker_database.connect() as connection:
             await fetch(connection, dlq.DROP_CLOSED, dlq.CLOSED_RETENTION_DAYS)
             await purge(connection)
+        await rejected.forget_old(self.worker_database)
 
 
 _MEASURE = """

@@ -1,4 +1,4 @@
-"""Every event of the platform, one file per noun. `revisit_events.catalog` lists them."""
+"""Every event of the platform, a file for each noun or service. `revisit_events.catalog` lists them."""
 
 from revisit_events.contracts.appointment import (
     AppointmentAnswered,
