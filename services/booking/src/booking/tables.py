@@ -1,7 +1,7 @@
 """Tables of booking, each with the precedence that decides which report stands.
 
 Columns form groups. A group changes as a whole, and only where the incoming fact's precedence is greater
-(design section 3); '' is smaller than any. An appointment has two groups: the schedule (newest of booked and
+(docs/adr/0011); '' is smaller than any. An appointment has two groups: the schedule (newest of booked and
 rescheduled) and the status (newest of all). Rows that something else referred to first are stubs.
 
 There are no foreign keys: events come in any order, so a stub would be made for each anyway, and checking

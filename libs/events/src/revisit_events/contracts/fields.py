@@ -4,7 +4,7 @@ A kind fixes type, range and the words for what is expected, so that a rejected 
 without repeating what it held (it may be personal data). Times are RFC 3339 texts on the wire and
 aware UTC values here; identifiers are UUIDs here, and intake turns a clinic's own into them.
 
-Word lists are closed (`Literal`) only where the design closes them: a new value of a closed list
+Word lists are closed (`Literal`) only where readers may rely on them for good: a new value of a closed list
 breaks readers, so all other codes are texts with documented values.
 """
 

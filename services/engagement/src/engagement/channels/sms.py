@@ -1,4 +1,4 @@
-"""Text messages over the generic gateway contract (design section 9).
+"""Text messages over the generic gateway contract.
 
 Each call carries the message id as `Idempotency-Key`: whatever happened to an earlier call, asking
 again with the same key and the same body cannot deliver twice. So nothing here is ever `uncertain`:

@@ -1,9 +1,8 @@
 """The gate: the one place that decides whether a message may leave, as the last step before a provider.
 
-Pure: it takes everything it judges as a value and gives a decision with every check it made, passed
-    or not, so that "why did this patient get this" has an answer for each message, sent or
-    withheld. It protects invariant I6. A refusal for good outweighs a wait, a wait outweighs a
-    pass.
+Pure: it takes everything it judges as a value and gives a decision with every check it made, passed or
+not, so that "why did this patient get this" has an answer for each message, sent or withheld. A refusal
+for good outweighs a wait, a wait outweighs a pass.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """The loop that sends what is due: claim, decide, call the providers, settle.
 
-Leases, retries and deadlines are real time; what is due is business time. Protects I2 (a message
-leaves once) and I6 (the gate is the last step before a provider). One odd message spoils no batch:
+Leases, retries and deadlines are real time; what is due is business time. A message
+leaves once, and the gate is the last step before a provider. One odd message spoils no batch:
 what fails together is tried one by one, and what fails alone ends with a decision that says so.
 """
 

@@ -1,6 +1,6 @@
 """Projections of clinic, patient, appointment and visit.
 
-Every attribute group stands by its own precedence (design section 3): a row is changed only where
+Every attribute group stands by its own precedence (docs/adr/0011): a row is changed only where
 `excluded.precedence` is greater, compared byte by byte (`COLLATE "C"`). An event whose aggregate
 nobody introduced makes a stub: the attributes that only other events know stay NULL until those
 arrive.
