@@ -1,9 +1,13 @@
 """What the relay does about a log that lost its end or its beginning, and about what nobody takes."""
 
+import asyncio
 import uuid
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
+from aiokafka.producer.message_accumulator import BatchBuilder
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import put, running, until, visits
 from tests.broker.test_recovery import execute, refilled, sent_all
@@ -12,9 +16,11 @@ from revisit_events import relay
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.outbox import Message, enqueue
 from revisit_events.relay import Relay, unsent
+from revisit_events.sending import PACKAGE_BYTES
 from revisit_events.unsendable import give_up, take_up_again, unsendable
 
 pytestmark = pytest.mark.broker
+LARGE = 100_000
 
 
 async def test_every_lane_forgets_the_offsets_of_a_log_that_another_lane_noticed(
@@ -102,6 +108,47 @@ async def test_what_the_broker_never_takes_is_put_aside_and_the_rest_goes_on(
         await sent_all(publisher)
     assert await give_up(publisher.worker_database, [row.position]) == 1
     assert await unsendable(publisher.worker_database) == []
+
+
+class Miscounting(AIOKafkaProducer):  # type: ignore[misc]
+    """Refuses a record of a megabyte, and then all that follows, as a broker does whose count has a gap."""
+
+    has_gap = False
+
+    async def send_batch(
+        self, batch: BatchBuilder, topic: str, *, partition: int
+    ) -> asyncio.Future[Any]:
+        error: Exception | None = OutOfOrderSequenceNumber() if self.has_gap else None
+        if batch.size() > LARGE:
+            error, self.has_gap = MessageSizeTooLargeError(), batch.record_count() == 1
+        if error is None:
+            sent: asyncio.Future[Any] = await super().send_batch(batch, topic, partition=partition)
+            return sent
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(error)
+        return refused
+
+
+async def test_refusal_that_costs_the_producer_its_count_is_not_tried_again_with_the_rest(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
+) -> None:
+    clinic_id = uuid.uuid4()
+    large = Message(clinic_id, "visit.completed", "k", "large", "{}", b"x" * (LARGE + 1))
+    small = [large._replace(event_id=f"small-{n}", data=b"x") for n in range(5)]
+    async with publisher.database.transaction((clinic_id,)) as connection:
+        await enqueue(connection, [*small[:3], large, *small[3:]])
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    producer = Miscounting(bootstrap_servers=kafka.bootstrap_servers, max_batch_size=PACKAGE_BYTES)
+    await producer.start()
+    try:
+        with pytest.raises(OutOfOrderSequenceNumber):
+            await sender.relay_batch(producer)
+        (row,) = await unsendable(publisher.worker_database)
+        assert row.event_id == "large"
+        producer.has_gap = False  # as that of another producer
+        assert await sender.relay_batch(producer) == len(small)
+    finally:
+        await producer.stop()
 
 
 async def test_position_without_its_row_does_not_stop_the_queue(

@@ -79,7 +79,8 @@ class ServiceApp(FastAPI):
         """Handles a request, or a message of the lifespan."""
         if scope["type"] == "http":
             path = get_route_path(scope)
-            if (scope["method"], path) in self.direct:
+            # An encoded slash is none (`routable`), though the server has decoded it.
+            if (scope["method"], path) in self.direct and not _has_encoded_slash(scope):
                 scope["app"] = self
                 scope["direct_path"] = path
                 await self.edge(scope, receive, send)
@@ -126,6 +127,8 @@ def create_service_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Behind a proxy it would lead from https to http, with the caller's token.
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.direct = {}
@@ -184,9 +187,8 @@ class RequestMiddleware:
         if is_outermost:
             scope["correlation_id"] = _correlation_id(scope)
             take_traceparent(scope)
-            raw_path = scope.get("raw_path") or b""
-            if b"%2f" in raw_path.lower():
-                scope["path"] = routable(raw_path)
+            if _has_encoded_slash(scope):
+                scope["path"] = routable(scope["raw_path"])
         correlation_id: str = scope["correlation_id"]
         started = time.perf_counter()
         status: int | None = None
@@ -237,6 +239,10 @@ class RequestMiddleware:
                 status=status,
                 duration_ms=round(seconds * 1000, 2),
             )
+
+
+def _has_encoded_slash(scope: Scope) -> bool:
+    return b"%2f" in (scope.get("raw_path") or b"").lower()
 
 
 @lru_cache(maxsize=4096)

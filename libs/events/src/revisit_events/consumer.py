@@ -120,6 +120,9 @@ class Consumer:
         Args:
             acknowledged: Last offset in each partition, of any service's relays.
         """
+        if self._reading is None or self._reading.cluster_id != self._watch.cluster_id:
+            # Its offsets are those of a log that the relays no longer speak of.
+            return False
         topics = set(self.topics)
         return all(
             self.processed.get(at, 0) > offset
@@ -184,7 +187,7 @@ class Consumer:
             max_poll_records=BATCH,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
-        reading = self._reading = Reading(reader)
+        reading = self._reading = Reading(reader, cluster_id)
         try:
             await finish(reader.start(), stop, START_TIMEOUT_SECONDS)
             reader.subscribe(

@@ -58,9 +58,11 @@ class Reading:
 
     Args:
         reader: Started; nobody else polls it.
+        cluster_id: Of the log that it reads.
     """
 
-    def __init__(self, reader: AIOKafkaConsumer) -> None:
+    def __init__(self, reader: AIOKafkaConsumer, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
         self.assignment = 0
         """Counts up with every change of what is assigned."""
         self._reader = reader

@@ -254,7 +254,15 @@ class Relay:
         if not rows:
             return 0
         failpoint("relay.before_send")
-        sent = await self._send(producer, [row for row in rows if row.topic is not None])
+        sent = Sent()
+        try:
+            await self._send(producer, [row for row in rows if row.topic is not None], sent)
+        except Exception:
+            # A refusal leaves a gap in the count of an idempotent producer, for which the broker refuses
+            # all that follows: tried again together with it, the rest would never get past it.
+            if sent.refused:
+                await self._put_aside(sent.refused)
+            raise
         failpoint("relay.after_ack")
         aside = {
             row.position: "its row is gone" for row in rows if row.topic is None
@@ -285,9 +293,9 @@ class Relay:
             raise LogCutShort
         return len(rows)
 
-    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Any]) -> Sent:
+    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Any], sent: Sent) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-            return await send(producer, rows, self._kafka.topic_partitions)
+            await send(producer, rows, self._kafka.topic_partitions, sent)
 
     async def _put_aside(self, aside: dict[int, str]) -> None:
         async with self._database.connect() as connection:

@@ -57,8 +57,10 @@ class Sent:
             self.last[at] = max(self.last.get(at, -1), offset + number - 1)
 
 
-async def send(producer: AIOKafkaProducer, rows: Sequence[Any], partitions: int) -> Sent:
-    """Sends rows; gives what the broker said once all is acknowledged or refused.
+async def send(
+    producer: AIOKafkaProducer, rows: Sequence[Any], partitions: int, sent: Sent
+) -> None:
+    """Sends rows until all is acknowledged or refused.
 
     Rows of a key keep their order: they share a partition, whose packages go one after another.
 
@@ -66,11 +68,11 @@ async def send(producer: AIOKafkaProducer, rows: Sequence[Any], partitions: int)
         producer: Started, with `PACKAGE_BYTES` as its batch size.
         rows: With `position`, `topic`, `key`, `headers` (JSON text) and `data`, in order.
         partitions: Of each topic, as configured.
+        sent: Gets what the broker says, also when this ends with a fault.
 
     Raises:
         KafkaError: The broker is out of reach or not itself; what it took so far may come again.
     """
-    sent = Sent()
     counts: dict[str, list[int]] = {}
     places: dict[Partition, list[Any]] = {}
     for row in rows:
@@ -92,7 +94,6 @@ async def send(producer: AIOKafkaProducer, rows: Sequence[Any], partitions: int)
     for one in ended:
         if one is not None:
             raise one
-    return sent
 
 
 def declared(every: Collection[int], partitions: int) -> list[int]:

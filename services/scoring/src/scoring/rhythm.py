@@ -35,16 +35,17 @@ WITH gap AS (
   FROM by_day
 ), survival AS (
   SELECT service_code, days, returned,
+    -- Logarithms do not quite add up: an exact half comes out a little above it.
     exp(sum(ln(nullif(1 - returned / open::float8, 0))) OVER so_far) AS share,
     -- All that were left returned: the share is 0, which has no logarithm.
     bool_or(returned = open) OVER so_far AS is_over
   FROM at_risk
   WINDOW so_far AS (PARTITION BY service_code ORDER BY days)
 ), found AS (
-  SELECT service_code, min(days) FILTER (WHERE is_over OR share <= 0.5) AS interval_days,
+  SELECT service_code, min(days) FILTER (WHERE is_over OR share <= 0.5 + 1e-9) AS interval_days,
     sum(returned) AS gaps
   FROM survival GROUP BY service_code
-  HAVING sum(returned) >= $2 AND bool_or(is_over OR share <= 0.5)
+  HAVING sum(returned) >= $2 AND bool_or(is_over OR share <= 0.5 + 1e-9)
 ), gone AS (
   DELETE FROM service_rhythm WHERE clinic_id = $1 AND service_code NOT IN (SELECT service_code FROM found)
   RETURNING service_code
