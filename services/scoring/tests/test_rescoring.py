@@ -213,6 +213,12 @@ async def test_patient_who_cannot_be_scored_is_set_aside_and_harms_no_other(
     assert await score(bad) is None
     assert SET_ASIDE.labels("changed")._value.get() == counted + 1
     assert await work() == 0
+    async with database.transaction((clinic_id,)) as connection:
+        await connection.exec_driver_sql(
+            "UPDATE visit_fact SET charged_minor = 1 WHERE clinic_id = $1", (clinic_id,)
+        )
+    await work(NOW + 2 * DAY)
+    assert (await score(bad)).visits > 0
 
 
 async def test_aged_patient_who_cannot_be_scored_is_tried_again_the_next_day(

@@ -4,8 +4,10 @@ Called by the intake of `POST /v1/events` and by every use case, so there is one
 hottest path of the product (every visit of every clinic): one statement a table, arrays in, nothing read
 into Python. Of several events about one row the statement itself takes the one that stands.
 
-Locks come in one order, so that two batches wait for each other and never deadlock: identifiers, stubs,
-clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it.
+Locks come in one order, so that two batches wait for each other and do not deadlock: identifiers, stubs,
+clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it. One
+case is left: patients whom nobody named before are locked with their identifiers, so two batches that load
+the same new patients at once may meet in a circle; PostgreSQL ends it, and the intake tries again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -37,14 +37,22 @@ SOURCE = "/scoring"
 log = structlog.get_logger()
 
 _TAKE_CHANGED = """
-SELECT clinic_id, patient_id, position FROM rescore ORDER BY position LIMIT $1
+SELECT clinic_id, patient_id, position FROM rescore
+WHERE not_before IS NULL OR not_before <= $2 ORDER BY position LIMIT $1
 """
 _FORGET_CHANGED = "DELETE FROM rescore WHERE position = ANY ($1::bigint[])"
 _TAKE_AGED = """
 SELECT clinic_id, patient_id, review_at AS due_at FROM score WHERE review_at <= $2
 ORDER BY review_at, clinic_id, patient_id LIMIT $1 FOR UPDATE SKIP LOCKED
 """
-_LATER = "UPDATE score SET review_at = $3 WHERE clinic_id = $1 AND patient_id = $2"
+# Who never had a score keeps the mark in place of a review.
+_LATER = """
+WITH put_off AS (
+  UPDATE score SET review_at = $3 WHERE clinic_id = $1 AND patient_id = $2 RETURNING patient_id
+)
+INSERT INTO rescore (clinic_id, patient_id, not_before)
+SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM put_off)
+"""
 # A visit decides over marks: an appointment that one names was kept, and is neither ahead nor missed.
 # Money of another currency than the clinic's is in no sum.
 _FACTS = """
@@ -196,8 +204,9 @@ class Rescore:
         async with self._database.single() as connection:
             moment: datetime | None = await fetch_value(
                 connection,
-                "SELECT CASE WHEN EXISTS (SELECT FROM rescore) THEN '2000-01-01Z'::timestamptz "
-                "ELSE (SELECT min(review_at) FROM score) END",
+                "SELECT CASE WHEN EXISTS (SELECT FROM rescore WHERE not_before IS NULL) "
+                "THEN '2000-01-01Z'::timestamptz ELSE least("
+                "(SELECT min(review_at) FROM score), (SELECT min(not_before) FROM rescore)) END",
             )
         return moment
 
@@ -252,7 +261,7 @@ class Rescore:
 
     @staticmethod
     async def _take_changed(connection: AsyncConnection, clock: Clock) -> list[Due]:
-        rows = await fetch(connection, _TAKE_CHANGED, MARKS)
+        rows = await fetch(connection, _TAKE_CHANGED, MARKS, clock.now())
         if not rows:
             return []
         # Marks are taken off before facts are read: a mark that comes meanwhile stays.

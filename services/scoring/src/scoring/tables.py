@@ -135,6 +135,8 @@ rescore = sa.Table(
     sa.Column("clinic_id", pg.UUID, primary_key=True),
     sa.Column("position", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("patient_id", pg.UUID, nullable=False),
+    # Business time; only of those who could not be scored.
+    _time("not_before"),
     sa.Index("rescore_position_idx", "position"),
     comment="Patients whose facts changed; append-only, so that a mark is never lost in another one.",
 )

@@ -51,7 +51,7 @@ CREATE TABLE average_cheque (
 CREATE TABLE rhythm_due (clinic_id uuid PRIMARY KEY, due_at timestamptz NOT NULL);
 CREATE TABLE rescore (
   clinic_id uuid, position bigint GENERATED ALWAYS AS IDENTITY, patient_id uuid NOT NULL,
-  PRIMARY KEY (clinic_id, position));
+  not_before timestamptz, PRIMARY KEY (clinic_id, position));
 CREATE INDEX rescore_position_idx ON rescore (position);
 CREATE TABLE score (
   clinic_id uuid, patient_id uuid, visits integer NOT NULL, first_visit_at timestamptz NOT NULL,
