@@ -8,7 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.exc import InterfaceError
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from revisit_chassis.db import Database
 from revisit_chassis.etag import IfMatch, check_if_match, etag
 from revisit_chassis.health import database_check, failures
-from revisit_chassis.http import ClinicConnection, create_service_app
+from revisit_chassis.http import ClinicConnection, ServiceApp, create_service_app
 from revisit_chassis.metrics import REQUESTS
 from revisit_chassis.pages import decode_cursor, encode_cursor, position_of
 from revisit_chassis.problem import DomainError, Problem
@@ -33,6 +33,17 @@ class TooHeavy(DomainError):
     """A thing must be light."""
 
     slug = "too-heavy"
+
+
+async def direct(request: Request) -> Response:
+    match await request.body():
+        case b"heavy":
+            raise Problem(409, "heavy", "It must be light.")
+        case b"broken":
+            raise RuntimeError("Щербакова")
+        case b"away":
+            raise InterfaceError("SELECT", None, OSError("Щербакова"))
+    return Response(status_code=202)
 
 
 def routes(app: FastAPI) -> None:
@@ -52,6 +63,9 @@ def routes(app: FastAPI) -> None:
     async def heavy() -> None:
         raise TooHeavy
 
+    assert isinstance(app, ServiceApp)
+    app.direct["POST", "/v1/direct"] = direct
+
     @app.put("/v1/edited")
     async def edit(if_match: IfMatch = None) -> Response:
         check_if_match(if_match, 3)
@@ -67,6 +81,13 @@ def routes(app: FastAPI) -> None:
     ("method", "path", "content", "status", "slug"),
     [
         ("GET", "/v1/nothing", None, 404, "not-found"),
+        ("POST", "/v1/things/", b"{}", 404, "not-found"),
+        ("POST", "/v1/direct", b"heavy", 409, "heavy"),
+        ("POST", "/v1/direct", b"broken", 500, "internal-error"),
+        ("POST", "/v1/direct", b"away", 503, "not-ready"),
+        ("POST", "/v1/direct", b"x" * 10_001, 413, "too-large"),
+        ("POST", "/v1%2Fdirect", b"", 404, "not-found"),
+        ("GET", "/v1/direct", None, 404, "not-found"),
         ("DELETE", "/v1/things", None, 405, "method-not-allowed"),
         ("POST", "/v1/things", b'{"size": "x"}', 422, "invalid-request"),
         ("POST", "/v1/things", b"{", 400, "malformed-body"),
@@ -92,6 +113,18 @@ async def test_every_error_is_a_problem_with_its_correlation_id(
     assert "Щербакова" not in answer.text
     if status == 422:
         assert {error["pointer"] for error in problem["errors"]} == {"/name", "/size"}
+
+
+async def test_direct_endpoint_is_counted_logged_and_answered_like_any_other(
+    served: Served,
+) -> None:
+    with capture_logs() as logs:
+        async with served(routes) as client:
+            answer = await client.post("/v1/direct", headers={"X-Correlation-Id": "flow-8"})
+    assert answer.status_code == 202
+    assert answer.headers.get_list("x-correlation-id") == ["flow-8"]
+    (line,) = [line for line in logs if line["event"] == "request.done"]
+    assert (line["status"], line["method"], line["route"]) == (202, "POST", "/v1/direct")
 
 
 async def test_unexpected_error_is_counted_and_logged_as_what_was_answered(served: Served) -> None:
