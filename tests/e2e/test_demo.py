@@ -366,6 +366,9 @@ def test_file_gives_the_same_totals_repeated_and_shuffled(tmp_path: Path) -> Non
         assert reports[name]["two_z"]["violations"] == 0
         assert reports[name]["reminders_for_past_or_cancelled"] == 0
         assert reports[name]["messages"]["reminder"] > 0
+        # However often and in whatever order they are told: a journey for each appointment and visit.
+        enrolled = reports[name]["events"]["journey.enrolled.v1"]
+        assert enrolled == reports[name]["appointments"] + reports[name]["visits"]
         assert list(demo.folder.glob("revisit-demo-*")) == []
     assert totals(reports["plain"]) == totals(reports["again"])
 
