@@ -129,6 +129,8 @@ def create_service_app(
         redoc_url=None,
         # Behind a proxy it would lead from https to http, with the caller's token.
         redirect_slashes=False,
+        # FastAPI would tell the texts of exceptions and refused values to whatever provider it finds.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
     app.direct = {}
