@@ -30,7 +30,9 @@ class Store:
             raise ValueError
         return [item * 10 for item in items]
 
-    def group(self, *, max_rows: int = 256, committers: int = 1) -> GroupCommit[int, int]:
+    def group(
+        self, *, max_rows: int = 256, committers: int = 1, patience_seconds: float = 60
+    ) -> GroupCommit[int, int]:
         return GroupCommit(
             self.commit,
             size=lambda _: 1,
@@ -38,6 +40,7 @@ class Store:
             max_rows=max_rows,
             committers=committers,
             worth_another=3,
+            patience_seconds=patience_seconds,
         )
 
 
@@ -70,6 +73,23 @@ async def test_second_group_begins_when_enough_wait_for_it() -> None:
     assert store.groups == [[0], [3, 1, 2]]
     store.gate.set()
     assert await asyncio.gather(*tasks) == [0, 10, 20, 30]
+
+
+async def test_nobody_waits_long_behind_a_group_that_is_stuck() -> None:
+    store = Store()
+    group = store.group(committers=2, patience_seconds=0.01)
+    store.gate.clear()
+    stuck = asyncio.ensure_future(group.submit(0))
+    await started(stuck)
+    tasks = [stuck, *(asyncio.ensure_future(group.submit(n)) for n in (1, 2))]
+    async with asyncio.timeout(5):
+        while len(store.groups) < 2:  # noqa: ASYNC110  # the store tells nobody
+            await asyncio.sleep(0.005)
+    assert store.groups == [[0], [1, 2]]
+    await asyncio.sleep(0.05)
+    assert len(store.groups) == 2
+    store.gate.set()
+    assert await asyncio.gather(*tasks, group.submit(3)) == [0, 10, 20, 30]
 
 
 async def test_group_is_no_larger_than_allowed() -> None:

@@ -33,6 +33,7 @@ class GroupCommit(Generic[T, R]):
         committers: Groups under way at once: one is in the database while the other is prepared.
         worth_another: Rows that have to wait before a further group begins: a few are cheaper, and sooner
             done, in the group after the present one.
+        patience_seconds: How long they wait for that: a group may be stuck behind somebody's lock.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class GroupCommit(Generic[T, R]):
         max_rows: int = 512,
         committers: int = 2,
         worth_another: int = 16,
+        patience_seconds: float = 0.05,
     ) -> None:
         self._commit = commit
         self._size = size
@@ -52,6 +54,7 @@ class GroupCommit(Generic[T, R]):
         self._committers = committers
         self._free = committers
         self._worth_another = worth_another
+        self._patience_seconds = patience_seconds
         self._waiting: deque[_Waiting[T, R]] = deque()
 
     async def submit(self, item: T) -> R:
@@ -63,7 +66,10 @@ class GroupCommit(Generic[T, R]):
         if self._may_lead(item):
             self._free -= 1
         else:
-            turn: asyncio.Future[R | _Lead] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            turn: asyncio.Future[R | _Lead] = loop.create_future()
+            if not self._waiting:
+                loop.call_later(self._patience_seconds, self._lose_patience)
             self._waiting.append((item, turn))
             try:
                 outcome = await turn
@@ -82,6 +88,11 @@ class GroupCommit(Generic[T, R]):
             return True
         rows = self._size(item) + sum(self._size(other) for other, _ in self._waiting)
         return rows >= self._worth_another
+
+    def _lose_patience(self) -> None:
+        if self._free and self._waiting:
+            self._free -= 1
+            self._pass_on()
 
     async def _lead(self, item: T) -> R:
         followers = self._followers(self._max_rows - self._size(item))
