@@ -4,7 +4,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
+import httpx
 import pytest
 
 from booking.store.named import Identifier, keep_identifiers
@@ -95,3 +97,37 @@ async def _kept(database: Database, patient: Identifier) -> int:
     async with database.transaction((patient[0],)) as connection:
         number: int = await fetch_value(connection, "SELECT count(*) FROM identifier")
         return number
+
+
+async def test_name_in_an_event_that_is_refused_leaves_no_trace(
+    client: httpx.AsyncClient, store: Any
+) -> None:
+    good, odd, other = (_registered(n, f"P-{n}") for n in range(3))
+    odd["data"]["birth_year"] = 3000
+    first = await _post(client, good, odd)
+    # The same event with another body: refused only when its identity is claimed.
+    second = await _post(client, other, good | {"data": {"patient_id": "P-9"}})
+    assert [len(answer["rejected"]) for answer in (first, second)] == [1, 1]
+    for query in ("SELECT identifier FROM identifier", "SELECT patient_id FROM patient"):
+        assert len(await store.rows(query)) == 2
+
+
+def _registered(number: int, identifier: str) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": f"told-{number}",
+        "source": "//mis.example",
+        "type": "patient.registered.v1",
+        "time": "2026-01-15T08:00:00Z",
+        "data": {"patient_id": identifier},
+    }
+
+
+async def _post(client: httpx.AsyncClient, *events: dict[str, Any]) -> Any:
+    answer = await client.post(
+        "/v1/events",
+        json=list(events),
+        headers={"Content-Type": "application/cloudevents-batch+json"},
+    )
+    assert answer.status_code == 202
+    return answer.json()

@@ -26,7 +26,14 @@ from revisit_events.group_commit import GroupCommit
 from revisit_events.http import RawRequest
 from revisit_events.intake_metrics import EVENTS, UNKNOWN_FIELDS
 from revisit_events.outbox import publish
-from revisit_events.reception import Accepted, Reception, Refused, fitting_text, receive
+from revisit_events.reception import (
+    Accepted,
+    Reception,
+    Refused,
+    fitting_text,
+    identifier_fields,
+    receive,
+)
 from revisit_events.refusal import identity_conflict, not_stored
 
 Apply = Callable[[AsyncConnection, Sequence[AnyEvent], datetime], Awaitable[None]]
@@ -169,7 +176,7 @@ class Intake:
             fresh = await _claim(connection, receptions, outcomes)
             await self._keep_refused(connection, receptions, outcomes)
             if fresh:
-                if self._remember is not None and (met := _identifiers(receptions)):
+                if self._remember is not None and (met := _identifiers(receptions, fresh)):
                     await self._remember(connection, met)
                 await self._apply(connection, fresh, self.clock.now())
                 await publish(connection, fresh)
@@ -287,11 +294,18 @@ async def _tell_apart(
     return fresh
 
 
-def _identifiers(receptions: Sequence[Reception]) -> list[Identifier]:
-    return sorted(
-        {
-            (reception.clinic_id, noun, canonical, identifier)
-            for reception in receptions
-            for (noun, identifier), canonical in reception.identifiers.items()
-        }
-    )
+def _identifiers(receptions: Sequence[Reception], fresh: Sequence[AnyEvent]) -> list[Identifier]:
+    """Gives the clinics' own identifiers in new events; those of a refused one leave no trace."""
+    met = {
+        (reception.clinic_id, noun, canonical, identifier)
+        for reception in receptions
+        for (noun, identifier), canonical in reception.identifiers.items()
+    }
+    if not met:
+        return []
+    named = {
+        (event.clinic_id, getattr(event.data, name))
+        for event in fresh
+        for name, _ in identifier_fields(type(event.data))
+    }
+    return sorted(one for one in met if (one[0], one[2]) in named)
