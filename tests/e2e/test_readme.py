@@ -58,7 +58,7 @@ def test_tour_works_as_it_stands(tmp_path: Path) -> None:
                 check=False,
             )
         printed = (tmp_path / "output").read_text()
-        assert '"status": "accepted"' in printed, printed
+        assert '"status":"accepted"' in printed, printed
         assert '"in_scope":1' in printed, printed
         assert '"kpi":"visits"' in printed, printed
         ready = json.loads((data_dir / "ready.json").read_text())
