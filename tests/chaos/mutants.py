@@ -40,7 +40,7 @@ def cursor_relay() -> None:
             rows = (await connection.exec_driver_sql(_BY_CURSOR, (last, relay.BATCH))).all()
             await connection.exec_driver_sql("DELETE FROM outbox_unsent")
         if rows:
-            await self._send(producer, rows)
+            await self._send(producer, rows, relay.Sent())
             last = rows[-1].position
         return len(rows)
 
@@ -59,7 +59,7 @@ def delete_before_ack() -> None:
                 await connection.exec_driver_sql(_TAKE_OFF, (positions,))
         if rows:
             failpoint("relay.before_send")
-            await self._send(producer, rows)
+            await self._send(producer, rows, relay.Sent())
         return len(rows)
 
     _replace(relay.Relay, "relay_batch", relay_batch)
