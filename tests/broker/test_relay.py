@@ -1,14 +1,13 @@
 """What the relay does about a log that lost its end or its beginning, and about what nobody takes."""
 
-import asyncio
 import uuid
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import BatchBuilder
 from tests.broker.conftest import Side
+from tests.broker.producers import Refused
 from tests.broker.test_delivery import put, running, until, visits
 from tests.broker.test_recovery import execute, refilled, sent_all
 
@@ -110,23 +109,17 @@ async def test_what_the_broker_never_takes_is_put_aside_and_the_rest_goes_on(
     assert await unsendable(publisher.worker_database) == []
 
 
-class Miscounting(AIOKafkaProducer):  # type: ignore[misc]
-    """Refuses a record of a megabyte, and then all that follows, as a broker does whose count has a gap."""
+class Miscounting(Refused):
+    """Of a broker that refuses a large record, and then all that follows, for the count has a gap."""
 
     has_gap = False
 
-    async def send_batch(
-        self, batch: BatchBuilder, topic: str, *, partition: int
-    ) -> asyncio.Future[Any]:
-        error: Exception | None = OutOfOrderSequenceNumber() if self.has_gap else None
+    def fault_of(self, batch: BatchBuilder) -> Exception | None:
+        """Refuses the large record, in a package or alone; what comes after it alone is out of order."""
+        fault: Exception | None = OutOfOrderSequenceNumber() if self.has_gap else None
         if batch.size() > LARGE:
-            error, self.has_gap = MessageSizeTooLargeError(), batch.record_count() == 1
-        if error is None:
-            sent: asyncio.Future[Any] = await super().send_batch(batch, topic, partition=partition)
-            return sent
-        refused = asyncio.get_running_loop().create_future()
-        refused.set_exception(error)
-        return refused
+            fault, self.has_gap = MessageSizeTooLargeError(), batch.record_count() == 1
+        return fault
 
 
 async def test_refusal_that_costs_the_producer_its_count_is_not_tried_again_with_the_rest(

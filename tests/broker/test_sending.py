@@ -1,16 +1,15 @@
 """Record batches on a real broker: order within a key, whatever their size and whatever is refused."""
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import MessageSizeTooLargeError, NotLeaderForPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
+from tests.broker.producers import Refused
 
 from revisit_events.broker import KafkaSettings
 from revisit_events.sending import PACKAGE_BYTES, Sent, declared, partition_of, send
@@ -31,27 +30,18 @@ class Row:
     headers: str = '{"ce_id":"Анна"}'
 
 
-class Picky(AIOKafkaProducer):  # type: ignore[misc]
-    """Stands between the relay and a broker whose limits are lower than ours, or that has moved."""
+class Picky(Refused):
+    """Of a broker whose limits are lower than ours, or that has moved."""
 
     limit = PACKAGE_BYTES * 10
     is_moving = False
 
-    async def send_batch(
-        self, batch: BatchBuilder, topic: str, *, partition: int
-    ) -> asyncio.Future[Any]:
-        """Refuses what is larger than the limit; sends the rest."""
-        error: Exception | None = None
+    def fault_of(self, batch: BatchBuilder) -> Exception | None:
+        """Refuses what is larger than the limit, and everything while the broker moves."""
+        fault: Exception | None = NotLeaderForPartitionError() if self.is_moving else None
         if batch.size() > self.limit:
-            error = MessageSizeTooLargeError()
-        elif self.is_moving:
-            error = NotLeaderForPartitionError()
-        if error is None:
-            sent: asyncio.Future[Any] = await super().send_batch(batch, topic, partition=partition)
-            return sent
-        refused = asyncio.get_running_loop().create_future()
-        refused.set_exception(error)
-        return refused
+            fault = MessageSizeTooLargeError()
+        return fault
 
 
 @pytest.fixture
