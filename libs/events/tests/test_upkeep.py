@@ -68,9 +68,7 @@ async def test_upkeep_forgets_what_was_refused_long_ago(postgres: Cluster) -> No
         async with database.transaction(clinics) as connection:
             for clinic_id in clinics:
                 for name, age in ages.items():
-                    await fetch(
-                        connection, _REFUSED, clinic_id, uuid.uuid4(), datetime.now(UTC) - age, name
-                    )
+                    await fetch(connection, _REFUSED, clinic_id, uuid.uuid4(), age, name)
         await rejected.forget_old(worker_database)
         async with database.transaction(clinics) as connection:
             left = await fetch(connection, "SELECT event_id FROM rejected_event")
@@ -82,7 +80,7 @@ async def test_upkeep_forgets_what_was_refused_long_ago(postgres: Cluster) -> No
 
 _REFUSED = """
 INSERT INTO rejected_event (clinic_id, rejected_event_id, received_at, times, event_id, problem, body)
-VALUES ($1, $2, $3, 1, $4, '{}', '')
+VALUES ($1, $2, now() - $3::interval, 1, $4, '{}', '')
 """
 
 

@@ -33,7 +33,7 @@ ON CONFLICT (clinic_id, rejected_event_id) DO UPDATE
 SET received_at = excluded.received_at, times = kept.times + 1,
     problem = excluded.problem, body = excluded.body, replayed_at = NULL
 """
-_FORGET = "DELETE FROM rejected_event WHERE received_at < $1"
+_FORGET = "DELETE FROM rejected_event WHERE received_at < now() - $1::interval"
 _LIST = """
 SELECT rejected_event_id, received_at, times, event_id, source, event_type, problem, replayed_at
 FROM rejected_event
@@ -107,7 +107,7 @@ async def forget_old(worker_database: Database) -> None:
         clinics = await fetch(connection, "SELECT clinics_of_rejected_event()")
     if clinics:
         async with worker_database.transaction([row[0] for row in clinics]) as connection:
-            await fetch(connection, _FORGET, datetime.now(UTC) - RETENTION)
+            await fetch(connection, _FORGET, RETENTION)
 
 
 async def rejected_events(
