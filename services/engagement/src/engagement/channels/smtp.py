@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import aiosmtplib
 import structlog
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
@@ -29,6 +28,10 @@ _RESET_SECONDS = 2.0
 _FAULTS = (SMTPException, OSError, TimeoutError)
 
 log = structlog.get_logger()
+
+
+class _Resting(SMTPException):
+    """The server is left alone for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,10 @@ class SmtpChannel:
                             raise
                         _close(client)
                         client, is_fresh = None, True
+        except _Resting:
+            # Nobody was asked: letters that go on falling due must not keep the server resting.
+            _close(client)
+            return None, SendResult(Outcome.RETRY, "smtp_unavailable")
         except _FAULTS as error:
             _close(client)
             if isinstance(error, SMTPResponseException) and error.code >= _PERMANENT:
@@ -175,7 +182,7 @@ class SmtpChannel:
 
     async def _connect(self) -> SMTP:
         if time.monotonic() < self._rest_until:
-            raise aiosmtplib.SMTPConnectError("the server did not answer a moment ago")
+            raise _Resting("the server did not answer a moment ago")
         address = self._address
         client = SMTP(
             hostname=address.host,
