@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, running, until, visits
@@ -14,16 +15,24 @@ from tests.broker.test_recovery import relay_all
 
 from revisit_chassis.clock import SystemClock
 from revisit_events import dlq
+from revisit_events import reading as reading_module
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer, Tripped
 from revisit_events.contracts import LeadLost, VisitCompleted
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.handlers import Handlers
-from revisit_events.reading import BATCH, Read
+from revisit_events.reading import Read, Reading, reader_of
 
 pytestmark = pytest.mark.broker
+BATCH = 500
 BACKLOG = 2 * BATCH + 100
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of which a test makes some in a moment."""
+    monkeypatch.setattr(reading_module, "BATCH", BATCH)
 
 
 class Slow(Seen):
@@ -115,6 +124,36 @@ async def test_member_that_joins_amid_a_backlog_overtakes_nothing(
     async with running(watch.run, first.run, join):
         await until(lambda: wanted <= set(slow.ids()))
     assert in_order(slow, events)
+
+
+async def test_batch_that_is_dropped_while_it_is_decoded_comes_again(
+    publisher: Side, kafka: KafkaSettings, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "SLICE", 1)
+    await relay_all(publisher, kafka, visits(BATCH))
+    reader = reader_of(group, kafka)
+    await reader.start()
+    try:
+        at = TopicPartition("visit.completed", 0)
+        reader.assign([at])
+        await reader.seek_to_beginning(at)
+        reading = Reading(reader, "any")
+        polled = asyncio.Event()
+        poll = reader.getmany
+
+        async def getmany(**limits: Any) -> Any:
+            found = await poll(**limits)
+            polled.set()
+            return found
+
+        monkeypatch.setattr(reader, "getmany", getmany)
+        reading.read_ahead()
+        await polled.wait()
+        assert await reader.position(at) > 0
+        await reading.drop_ahead()
+        assert (await reading.next()).reads[0].record.offset == 0
+    finally:
+        await reader.stop()
 
 
 class Together(Seen):

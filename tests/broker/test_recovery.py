@@ -17,7 +17,6 @@ from tests.broker.test_delivery import Seen, consumer_of, put, running, until, v
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
-from revisit_events import consumer as consumer_module
 from revisit_events import dlq, feed, metrics, testing
 from revisit_events import reading as reading_module
 from revisit_events.broker import BrokerWatch, KafkaSettings
@@ -356,7 +355,7 @@ async def test_client_that_hangs_on_a_dead_connection_is_replaced(
     group: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer_module, "METADATA_MAX_AGE_MS", 200)
+    monkeypatch.setattr(reading_module, "METADATA_MAX_AGE_MS", 200)
     monkeypatch.setattr(reading_module, "CUT_OFF_SECONDS", 3.0)
     readers: list[AIOKafkaConsumer] = []
 
@@ -368,7 +367,7 @@ async def test_client_that_hangs_on_a_dead_connection_is_replaced(
         await asyncio.sleep(0.1)
         return False
 
-    monkeypatch.setattr(consumer_module, "AIOKafkaConsumer", make)
+    monkeypatch.setattr(reading_module, "AIOKafkaConsumer", make)
     seen, before, after = Seen(), visits(3), visits(3)
     sender = Relay("booking", publisher.worker_database, kafka, watch)
     consumer = consumer_of(group, subscriber, seen, kafka, watch)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from revisit_chassis import db, failpoint, idempotency
-from revisit_events import consumer, intake
+from revisit_events import consumer, intake, reading
 from tests.chaos.mutants import MUTANTS
 
 SESSION_MS = 2_000
-PRODUCT_SESSION_MS = consumer.SESSION_TIMEOUT_MS
+PRODUCT_SESSION_MS = reading.SESSION_TIMEOUT_MS
 HEARTBEATS = 3
 LEASE_SECONDS = 6
 LAST_CALL_SECONDS = 2
@@ -95,8 +95,8 @@ def shorten_waits() -> None:
     """
     from engagement.messages import sender
 
-    consumer.SESSION_TIMEOUT_MS = int(os.environ["CHAOS_SESSION_MS"])
-    consumer.HEARTBEAT_MS = consumer.SESSION_TIMEOUT_MS // HEARTBEATS
+    reading.SESSION_TIMEOUT_MS = int(os.environ["CHAOS_SESSION_MS"])
+    reading.HEARTBEAT_MS = reading.SESSION_TIMEOUT_MS // HEARTBEATS
     db.COMMAND_TIMEOUT_SECONDS = COMMAND_TIMEOUT_SECONDS
     idempotency.IN_FLIGHT_SECONDS = IN_FLIGHT_SECONDS
     sender.LEASE = timedelta(seconds=LEASE_SECONDS)

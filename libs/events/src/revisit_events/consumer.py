@@ -44,15 +44,12 @@ from revisit_events.envelope import AnyEvent, InvalidEvent
 from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark, Partition
 from revisit_events.handlers import Handlers, handle
 from revisit_events.inbox import Months, claim
-from revisit_events.reading import BATCH, Batch, Good, Read, Reading, parts_of
+from revisit_events.reading import Batch, Good, Read, Reading, parts_of, reader_of
 from revisit_events.retry import pause
 
-SESSION_TIMEOUT_MS = 6_000
-HEARTBEAT_MS = 2_000
 START_TIMEOUT_SECONDS = 30.0
 COMMIT_TIMEOUT_SECONDS = 10.0
 MARK_SECONDS = 1.0
-METADATA_MAX_AGE_MS = 10_000
 TRIP_WINDOW = 200
 TRIP_AT = 100
 
@@ -176,17 +173,7 @@ class Consumer:
         self.processed.clear()
         self._settled.clear()
         self._begun.clear()
-        reader = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.bootstrap_servers,
-            group_id=self.group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            fetch_max_wait_ms=self._kafka.fetch_max_wait_ms,
-            max_poll_records=BATCH,
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        )
+        reader = reader_of(self.group, self._kafka)
         reading = self._reading = Reading(reader, cluster_id)
         try:
             await finish(reader.start(), stop, START_TIMEOUT_SECONDS)
@@ -371,7 +358,7 @@ class Consumer:
         left: list[Read] = []
         by_partition: dict[TopicPartition, list[Read]] = {}
         for read in batch.reads:
-            at = TopicPartition(read.raw.topic, read.raw.partition)
+            at = TopicPartition(read.record.topic, read.record.partition)
             (by_partition.setdefault(at, []) if at in careful else left).append(read)
         for at, reads in by_partition.items():
             await self._one_at_a_time(reader, at, reads)
@@ -382,12 +369,12 @@ class Consumer:
     ) -> None:
         log.warning("consumer.careful", topic=at.topic, partition=at.partition)
         for read in reads:
-            if await attempts.is_deadly(self._database, at, read.raw.offset):
+            if await attempts.is_deadly(self._database, at, read.record.offset):
                 await self._bury(read.raw, "deadly", attempts.DiedOfIt())
             else:
                 await self.apply([read])
             await attempts.end(self._database, [at])
-            await self._commit(reader, {at: read.raw.offset + 1})
+            await self._commit(reader, {at: read.record.offset + 1})
 
     async def apply(self, reads: Sequence[Read]) -> None:
         """Applies events: together, else one by one; what fails alone becomes a dead letter.
@@ -404,7 +391,7 @@ class Consumer:
             if isinstance(read.event, InvalidEvent):
                 await self._bury(read.raw, "invalid", read.event)
             else:
-                good.append((read.raw, read.event))
+                good.append((read, read.event))
         # None is left running: what it applies must be known before the offsets are.
         ended = await asyncio.gather(
             *(self._apply_part(part) for part in parts_of(good)), return_exceptions=True
@@ -432,14 +419,14 @@ class Consumer:
             return True
 
     async def _one_by_one(self, good: Sequence[Good]) -> None:
-        for raw, event in good:
+        for read, event in good:
             try:
                 await self._transact([event])
                 self._recent.append(False)
             except Exception as error:
                 if is_infrastructure_fault(error):
                     raise
-                await self._bury(raw, "handler", error)
+                await self._bury(read.raw, "handler", error)
 
     async def _bury(self, raw: Raw, reason: str, error: Exception) -> None:
         async with self._database.connect() as connection:

@@ -1,8 +1,11 @@
 """Publishing: events go into the outbox in the transaction of the state they tell of.
 
-Nothing here talks to Kafka; the relay does. Called by use cases, handlers and the intake.
+Nothing here talks to Kafka; the relay does. Called by use cases, handlers and the intake. Where each row
+that a statement writes is told by an event that differs from the others by its ids alone, the statement
+itself tells them (`telling`, `Form`): they need not come out of the database to be put into it.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from json.encoder import encode_basestring as _quoted
@@ -21,8 +24,12 @@ SLOTS = 64
 
 # hashtext need only be stable as long as a row waits in the queue.
 SLOT_OF_KEY = f"hashtext(key) & {SLOTS - 1}"
+_QUEUE = f"""
+INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
+SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM told
+"""  # noqa: S608  (a constant)
 _PUBLISH = f"""
-WITH fresh AS (
+WITH told AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
   SELECT clinic_id, topic, key, event_id, headers::json, data
   FROM unnest($1::outbox_message[])
@@ -30,9 +37,10 @@ WITH fresh AS (
   ORDER BY place
   RETURNING clinic_id, recorded_on, position, key
 )
-INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
-SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM fresh
+{_QUEUE}
 """  # noqa: S608  (a constant)
+_PLACE_PREFIX = "ffffffff-ffff-ffff-ffff-"
+_PLACE = re.compile(_PLACE_PREFIX + "([0-9]{12})")
 
 
 class Message(NamedTuple):
@@ -67,6 +75,60 @@ async def enqueue(connection: AsyncConnection, messages: Sequence[Message]) -> N
     if not messages:
         return
     await fetch(connection, _PUBLISH, messages)
+
+
+class Form(NamedTuple):
+    """The message of events that differ by their ids: texts of PostgreSQL's `format`."""
+
+    topic: str
+    key: str
+    event_id: str
+    headers: str
+    data: str
+
+
+def places(number: int) -> list[UUID]:
+    """Gives ids that stand for columns in the event of a form.
+
+    Args:
+        number: How many columns.
+    """
+    return [UUID(f"{_PLACE_PREFIX}{place:012}") for place in range(1, number + 1)]
+
+
+def form_of(event: AnyEvent) -> Form:
+    """Gives the form of events like one.
+
+    Args:
+        event: Holds ids of `places` where the others hold theirs; nothing else of it may differ.
+    """
+    message = message_of(event)
+    data = (message.data or b"").decode()
+    return Form(message.topic, *map(_format, (*message[2:5], data)))
+
+
+def _format(text: str) -> str:
+    return _PLACE.sub(lambda found: f"%{int(found[1])}$s", text.replace("%", "%%"))
+
+
+def telling(rows: str, ids: str, parameter: int) -> str:
+    """Gives the rest of a statement, after "WITH rows AS (...),", that tells each row by an event.
+
+    Args:
+        rows: Name of the rows; they have a column `clinic_id`.
+        ids: Columns of the rows, in the order of the form's places.
+        parameter: Number of the statement's parameter from which on those of the form stand.
+    """
+    topic, key, event_id, headers, data = (f"${parameter + place}::text" for place in range(5))
+    # The columns are named by the caller's own constants.
+    return f"""told AS (
+  INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
+  SELECT clinic_id, {topic}, format({key}, {ids}), format({event_id}, {ids}),
+    format({headers}, {ids})::json, convert_to(format({data}, {ids}), 'UTF8')
+  FROM {rows}
+  RETURNING clinic_id, recorded_on, position, key
+)
+{_QUEUE}"""  # noqa: S608
 
 
 def message_of(event: AnyEvent) -> Message:

@@ -5,35 +5,52 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from revisit_events import kafka
 from revisit_events.arrivals import Arrivals
+from revisit_events.broker import KafkaSettings
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
 
-BATCH = 500
+BATCH = 2_000
+FETCH_BYTES = 8 * 1024 * 1024
+"""What one answer of the broker may hold at most: some batches, however many partitions wait."""
+SLICE = 250
+"""Messages decoded in one go; then what is under way beside has its turn, such as the batch before."""
+SESSION_TIMEOUT_MS = 6_000
+HEARTBEAT_MS = 2_000
+METADATA_MAX_AGE_MS = 10_000
 POLL_MS = 200
 POLL_TIMEOUT_SECONDS = 30.0
 CUT_OFF_SECONDS = 25.0
 """A client that learned nothing of the cluster for so long is cut off, if the broker answers others."""
 PARTS = 3
 """With two the database waits for Python a tenth of the time; a fourth brings nothing."""
-PART_EVENTS = 100
+PART_EVENTS = 150
 """Of a batch with fewer for each part, a further transaction costs more than it gains."""
 
-Good = tuple[Raw, AnyEvent]
-"""A message that holds an event."""
 
+class Read(NamedTuple):
+    """A message, as the client gives it, and the event it holds, or why it holds none."""
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A message and the event it holds, or why it holds none."""
-
-    raw: Raw
+    record: Any
     event: AnyEvent | InvalidEvent
+
+    @property
+    def raw(self) -> Raw:
+        """The message, for a dead letter; made when it is asked for, because nearly none becomes one."""
+        record = self.record
+        return Raw(
+            *(record.topic, record.partition, record.offset),
+            *(record.key, record.value, record.headers),
+        )
+
+
+Good = tuple[Read, AnyEvent]
+"""A message that holds an event, and the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,27 @@ class Batch:
     def is_full(self) -> bool:
         """Whether there was more than a poll takes."""
         return len(self.reads) >= BATCH
+
+
+def reader_of(group: str, kafka_settings: KafkaSettings) -> AIOKafkaConsumer:
+    """Gives a client that reads for a group and commits nothing by itself; it is not started.
+
+    Args:
+        group: Name of the group.
+        kafka_settings: Where to read.
+    """
+    return AIOKafkaConsumer(
+        bootstrap_servers=kafka_settings.bootstrap_servers,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=SESSION_TIMEOUT_MS,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        fetch_max_wait_ms=kafka_settings.fetch_max_wait_ms,
+        fetch_max_bytes=FETCH_BYTES,
+        max_partition_fetch_bytes=FETCH_BYTES,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+    )
 
 
 class Reading:
@@ -117,8 +155,11 @@ class Reading:
         Args:
             batch: Of two batches of a partition the later one goes back first.
         """
+        self._seek_back(batch.fetched)
+
+    def _seek_back(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         assigned = self._reader.assignment()
-        for at, found in batch.fetched.items():
+        for at, found in fetched.items():
             if found and at in assigned:
                 self._reader.seek(at, found[0].offset)
 
@@ -126,7 +167,11 @@ class Reading:
         assignment = self.assignment
         async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
             fetched = await self._reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        reads = [_read(record) for batch in fetched.values() for record in batch]
+        try:
+            reads = await _read_all([record for batch in fetched.values() for record in batch])
+        except asyncio.CancelledError:
+            self._seek_back(fetched)
+            raise
         # The client gives what one answer of the broker held: its rest may be a small batch amid a backlog.
         is_behind = any(
             found and found[-1].offset + 1 < (self._reader.highwater(at) or 0)
@@ -135,14 +180,20 @@ class Reading:
         return Batch(fetched, reads, assignment, has_more=is_behind or len(reads) >= BATCH)
 
 
+async def _read_all(records: Sequence[Any]) -> list[Read]:
+    reads: list[Read] = []
+    for place in range(0, len(records), SLICE):
+        if place:
+            await asyncio.sleep(0)
+        reads += map(_read, records[place : place + SLICE])
+    return reads
+
+
 def _read(record: Any) -> Read:
-    raw = Raw(
-        record.topic, record.partition, record.offset, record.key, record.value, record.headers
-    )
     try:
-        return Read(raw, kafka.decode(raw.topic, raw.value, raw.headers))
+        return Read(record, kafka.decode(record.topic, record.value, record.headers))
     except InvalidEvent as error:
-        return Read(raw, error)
+        return Read(record, error)
 
 
 def parts_of(good: Sequence[Good]) -> list[list[Good]]:
@@ -160,6 +211,6 @@ def parts_of(good: Sequence[Good]) -> list[list[Good]]:
         part_of[clinic_id] = smallest = sizes.index(min(sizes))
         sizes[smallest] += number
     parts: list[list[Good]] = [[] for _ in range(number_of_parts)]
-    for raw, event in good:
-        parts[part_of[event.clinic_id]].append((raw, event))
+    for one in good:
+        parts[part_of[one[1].clinic_id]].append(one)
     return [part for part in parts if part]

@@ -14,14 +14,14 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError, to_json
 
 from revisit_chassis.identifiers import DriverUuid, canonical_id
 from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import upcast
 from revisit_events.contracts import EventData
-from revisit_events.contracts.fields import Time
+from revisit_events.contracts.fields import read_time
 from revisit_events.envelope import AnyEvent, Event, time_text_as_given
 from revisit_events.faults import explain
 from revisit_events.http import MAX_EVENT_BYTES, RawRequest, data_of, is_json
@@ -41,7 +41,6 @@ _MAX_IDENTIFIER = 64
 _MAX_ATTRIBUTE = 256
 _MAX_SEQUENCE = 2**63 - 1
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_read_time = TypeAdapter(Time).validator.validate_python
 
 Accepted = Mapping[str, type[EventData]]
 """The types a service takes from outside, with the model of each."""
@@ -246,12 +245,11 @@ def _is_fit(text: str) -> bool:
 
 def _time(given: Any) -> datetime:
     try:
-        time: datetime = _read_time(given)
-    except ValidationError:
+        return read_time(given)
+    except PydanticCustomError:
         raise RefusedError(
             invalid_attribute("time", "must be an RFC 3339 time with an offset, 1900 to 2199")
         ) from None
-    return time
 
 
 def _sequence(given: Any) -> int | None:

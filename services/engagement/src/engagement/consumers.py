@@ -93,7 +93,7 @@ async def on_visit_completed(
     await two_z.touch_visits(
         connection,
         [(e.clinic_id, e.data.patient_id, e.data.completed_at) for e in standing],
-        {one.event.clinic_id: one.place.clinic_zone for one in saved if one.place},
+        {one.event.clinic_id: one.place.time_zone for one in saved if one.place},
     )
     taken = {(one.event.clinic_id, former) for one in saved if (former := one.former_patient_id)}
     await two_z.touch(connection, taken, now)

@@ -85,7 +85,7 @@ class _TimeSchema:
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_read_time)
+        return core_schema.no_info_plain_validator_function(read_time)
 
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
@@ -93,7 +93,15 @@ class _TimeSchema:
         return {"type": "string", "format": "date-time"}
 
 
-def _read_time(given: object) -> datetime:
+def read_time(given: object) -> datetime:
+    """Gives a time in UTC.
+
+    Args:
+        given: RFC 3339 text with an offset, or a datetime with a zone.
+
+    Raises:
+        PydanticCustomError: It is neither, or lies outside 1900 to 2199.
+    """
     if type(given) is str and _is_plain_time(given):
         try:
             read = _parse_time(given)

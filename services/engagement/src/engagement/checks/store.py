@@ -27,14 +27,15 @@ class DueCheck:
     check_at: datetime
 
 
+# A row that is asked for earlier already is locked and not written.
 _ASK = """
     INSERT INTO two_z AS t (clinic_id, patient_id, check_at)
     SELECT clinic_id, patient_id, min(check_at)
-    FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS u (clinic_id, patient_id, check_at)
+    FROM unnest($1::wanted_check[])
     GROUP BY clinic_id, patient_id
     ORDER BY clinic_id, patient_id
-    ON CONFLICT (clinic_id, patient_id)
-    DO UPDATE SET check_at = least(t.check_at, excluded.check_at)
+    ON CONFLICT (clinic_id, patient_id) DO UPDATE SET check_at = excluded.check_at
+    WHERE t.check_at IS NULL OR excluded.check_at < t.check_at
 """
 
 
@@ -43,7 +44,7 @@ async def ask_for_checks(
 ) -> None:
     """Brings the next check of patients forward to the given times, and locks their rows."""
     if checks:
-        await fetch(connection, _ASK, *map(list, zip(*checks, strict=True)))
+        await fetch(connection, _ASK, checks)
 
 
 async def ask_for_clinics(

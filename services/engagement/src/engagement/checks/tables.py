@@ -28,4 +28,10 @@ two_z = sa.Table(
 def create(op: Operations, roles: Roles) -> None:
     """Creates the table with row-level security; called by the initial migration."""
     two_z.create(op.get_bind())
+    op.execute(
+        "CREATE TYPE wanted_check AS (clinic_id uuid, patient_id uuid, check_at timestamptz)"
+    )
+    op.execute(
+        "COMMENT ON TYPE wanted_check IS 'What asking for a check takes; a column more is a new type.'"
+    )
     protect(op, two_z.name, roles, worker="due")

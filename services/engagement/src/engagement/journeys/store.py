@@ -11,6 +11,7 @@ from engagement.journeys.domain import Recipient
 from engagement.messages.domain import Planned
 from engagement.projections.store import Key
 from revisit_chassis.db import fetch
+from revisit_events.outbox import Form, telling
 
 PLAN_BATCH = 1000
 
@@ -206,7 +207,7 @@ WHERE m.state = 'scheduled' AND m.attempt = 0
 
 
 class Enrolment(NamedTuple):
-    """One run of a journey."""
+    """One run of a journey; the columns of the database's type `new_enrolment`."""
 
     clinic_id: UUID
     enrolment_id: UUID
@@ -214,21 +215,30 @@ class Enrolment(NamedTuple):
     subject_id: UUID
 
 
-_ENROL = """
-INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
-SELECT *, $5, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[])
-ORDER BY 1, 2
-ON CONFLICT DO NOTHING
-RETURNING enrolment_id
-"""
+_ENROL = f"""
+WITH enrolled AS (
+    INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
+    SELECT *, $2::text, $3::int FROM unnest($1::new_enrolment[])
+    ORDER BY clinic_id, enrolment_id
+    ON CONFLICT DO NOTHING
+    RETURNING clinic_id, enrolment_id, patient_id, subject_id
+), {telling("enrolled", ", ".join(Enrolment._fields), 4)}
+"""  # noqa: S608  # built of the constants above
 
 
-async def save_enrolments(
-    connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment]
-) -> set[UUID]:
-    """Enrols those who are not yet; returns the ids of the new ones.
+async def enrol(
+    connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment], told: Form
+) -> None:
+    """Enrols those who are not yet, and tells of each.
 
-    New to this call: a transaction that books and completes an appointment comes here twice.
+    A transaction that books and completes an appointment comes here twice: what it told the first time
+    is no news the second.
+
+    Args:
+        connection: Inside a transaction of their clinics.
+        journey: Key of the journey.
+        version: Of the journey.
+        rows: Runs, known or not.
+        told: The event of a run whose ids are places.
     """
-    columns = map(list, zip(*rows, strict=True))
-    return {row[0] for row in await fetch(connection, _ENROL, *columns, journey, version)}
+    await fetch(connection, _ENROL, rows, journey, version, *told)

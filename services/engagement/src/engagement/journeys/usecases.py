@@ -19,9 +19,9 @@ from engagement.messages.domain import Planned
 from engagement.messages.endings import Ending, end_messages, forget_texts
 from engagement.projections.store import Key, Place, SavedVisit
 from revisit_chassis.identifiers import named_uuid
-from revisit_events.contracts import JourneyEnrolled, VisitCompleted
+from revisit_events.contracts import JourneyEnrolled
 from revisit_events.envelope import Event, new_event
-from revisit_events.outbox import publish
+from revisit_events.outbox import form_of, places
 
 SOURCE = "/engagement"
 _ERASED_DECISION = json.dumps(
@@ -50,7 +50,7 @@ async def plan_visits(
         visits: Those that stand.
         now: The moment of the enrolment.
     """
-    subjects = [_subject(one.event, one.place) for one in visits if one.place is not None]
+    subjects = [_subject(one, one.place) for one in visits if one.place is not None]
     unknown = [_key(one) for one in visits if one.place is None]
     if unknown:
         await store.lock_unknown_clinics(connection, {key.clinic_id for key in unknown})
@@ -64,10 +64,16 @@ def _key(visit: SavedVisit) -> Key:
     return Key(visit.event.clinic_id, visit.event.data.visit_id)
 
 
-def _subject(event: Event[VisitCompleted], place: Place) -> Subject:
-    data = event.data
-    _, time_zone, country, live_from, erased_at = place
-    who = Recipient(event.clinic_id, data.patient_id, time_zone, country, live_from, erased_at)
+def _subject(visit: SavedVisit, place: Place) -> Subject:
+    event, data = visit.event, visit.event.data
+    who = Recipient(
+        event.clinic_id,
+        data.patient_id,
+        visit.time_zone or place.time_zone,
+        place.country,
+        place.live_from,
+        visit.erased_at,
+    )
     return Subject(who, data.visit_id, data.completed_at, None)
 
 
@@ -165,33 +171,29 @@ def _planned(journey: str, subject: Subject) -> Planned | None:
 async def _enrol(
     connection: AsyncConnection, journey: str, subjects: Sequence[Subject], now: datetime
 ) -> None:
-    if not subjects:
-        return
-    rows = [_enrolment(journey, subject) for subject in subjects]
-    new = await store.save_enrolments(connection, journey, VERSION, rows)
-    await publish(
-        connection,
-        [
-            new_event(
-                JourneyEnrolled(
-                    enrolment_id=row.enrolment_id,
-                    patient_id=row.patient_id,
-                    journey=journey,
-                    version=VERSION,
-                    subject_id=row.subject_id,
-                ),
-                source=SOURCE,
-                clinic_id=row.clinic_id,
-                time=now,
-                id=f"{row.enrolment_id}:enrolled",
-            )
-            for row in rows
-            if row.enrolment_id in new
-        ],
-    )
+    if subjects:
+        rows = [_enrolment(journey, subject) for subject in subjects]
+        told = form_of(_enrolled(journey, Enrolment(*places(4)), now))
+        await store.enrol(connection, journey, VERSION, rows, told)
 
 
 def _enrolment(journey: str, subject: Subject) -> Enrolment:
     clinic_id, patient_id = subject.recipient.clinic_id, subject.recipient.patient_id
     name = f"enrolment:{patient_id}:{journey}:{subject.subject_id}"
     return Enrolment(clinic_id, named_uuid(clinic_id, name), patient_id, subject.subject_id)
+
+
+def _enrolled(journey: str, run: Enrolment, now: datetime) -> Event[JourneyEnrolled]:
+    return new_event(
+        JourneyEnrolled(
+            enrolment_id=run.enrolment_id,
+            patient_id=run.patient_id,
+            journey=journey,
+            version=VERSION,
+            subject_id=run.subject_id,
+        ),
+        source=SOURCE,
+        clinic_id=run.clinic_id,
+        time=now,
+        id=f"{run.enrolment_id}:enrolled",
+    )

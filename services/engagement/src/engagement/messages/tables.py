@@ -57,8 +57,8 @@ message = sa.Table(
     sa.CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", name="dropped_with_reason"),
     sa.Index("ix_message_patient", "clinic_id", "patient_id", "due_at"),
     sa.Index("ix_message_subject", "clinic_id", "subject_id"),
-    # From a receipt to its clinic.
-    sa.Index("ix_message_id", "message_id"),
+    # From a receipt to its clinic; there is none of a message for which nobody was called.
+    sa.Index("ix_message_called", "message_id", postgresql_where=sa.text("calls > 0")),
     # The four ways in which a message becomes work; across clinics, in order.
     sa.Index(
         "ix_message_due",
@@ -109,7 +109,7 @@ def _clinic_of_message(op: Operations, roles: Roles) -> None:
         """
         CREATE FUNCTION clinic_of_message(id uuid) RETURNS uuid
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
-        AS $$ SELECT clinic_id FROM message WHERE message_id = id LIMIT 1 $$
+        AS $$ SELECT clinic_id FROM message WHERE message_id = id AND calls > 0 LIMIT 1 $$
         """
     )
     op.execute("REVOKE ALL ON FUNCTION clinic_of_message(uuid) FROM PUBLIC")
@@ -133,4 +133,12 @@ def create(op: Operations, roles: Roles) -> None:
     _clinic_of_message(op, roles)
     list_clinics(op, message.name, roles)
     enrolment.create(op.get_bind())
+    op.execute("""
+        CREATE TYPE new_enrolment AS (
+            clinic_id uuid, enrolment_id uuid, patient_id uuid, subject_id uuid
+        )
+    """)
+    op.execute(
+        "COMMENT ON TYPE new_enrolment IS 'What enrolling takes; a column more is a new type.'"
+    )
     protect(op, enrolment.name, roles)

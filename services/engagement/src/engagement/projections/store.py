@@ -44,20 +44,21 @@ class Touched(NamedTuple):
 
 
 def _newest(events: Iterable[E], key: Callable[[E], Key]) -> list[tuple[Key, str, E]]:
-    """The event that stands for each key, with its precedence, in order of the keys."""
-    standing: dict[Key, tuple[str, E]] = {}
+    """The event that stands for each key, with its precedence; the statements order by the keys."""
+    standing: dict[Key, tuple[Key, str, E]] = {}
     for event in events:
         precedence, one = event.precedence, key(event)
         known = standing.get(one)
-        if known is None or precedence > known[0]:
-            standing[one] = (precedence, event)
-    return [(one, *standing[one]) for one in sorted(standing)]
+        if known is None or precedence > known[1]:
+            standing[one] = (one, precedence, event)
+    return list(standing.values())
 
 
 _CLINICS = """
 INSERT INTO clinic AS c (clinic_id, name, time_zone, language, currency, country, live_from, precedence)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
     $7::timestamptz[], $8::text[])
+ORDER BY 1
 ON CONFLICT (clinic_id) DO UPDATE SET
     name = excluded.name, time_zone = excluded.time_zone, language = excluded.language,
     currency = excluded.currency, country = excluded.country, live_from = excluded.live_from,
@@ -92,6 +93,7 @@ async def save_clinics(
 _PATIENTS = """
 INSERT INTO patient AS p (clinic_id, patient_id, language, time_zone, precedence)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+ORDER BY 1, 2
 ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
     language = excluded.language, time_zone = excluded.time_zone, precedence = excluded.precedence
 WHERE p.precedence IS NULL OR excluded.precedence > p.precedence
@@ -121,6 +123,7 @@ _CONTACTS = """
 INSERT INTO patient AS p
     (clinic_id, patient_id, contact_ciphertext, contact_precedence)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::text[])
+ORDER BY 1, 2
 ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
     contact_ciphertext = CASE WHEN p.erased_at IS NULL THEN excluded.contact_ciphertext END,
     contact_precedence = excluded.contact_precedence
@@ -210,6 +213,7 @@ SELECT *, 'booked', s.schedule_precedence FROM unnest($1::uuid[], $2::uuid[], $3
     $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::timestamptz[],
     $10::timestamptz[], $11::text[]) AS s (clinic_id, appointment_id, patient_id, practitioner_id,
     service_code, modality, starts_at, ends_at, booked_at, scheduled_at, schedule_precedence)
+ORDER BY 1, 2
 ON CONFLICT (clinic_id, appointment_id) DO UPDATE SET
     {_where_newer(_SCHEDULE, "schedule_precedence")}, {_where_newer(_STATUS, "status_precedence")}
 WHERE a.schedule_precedence IS NULL OR excluded.schedule_precedence > a.schedule_precedence
@@ -265,36 +269,37 @@ WHERE excluded.status_precedence > a.status_precedence
 
 
 class Place(NamedTuple):
-    """Where and when a visit's patient lives, as far as the clinic or the patient said.
+    """What a clinic said of itself.
 
     Args:
-        clinic_zone: IANA zone of the clinic.
-        time_zone: The patient's zone, or the clinic's.
-        country: The clinic's.
+        time_zone: IANA zone.
+        country: ISO 3166 code.
         live_from: What happened before it is history.
-        erased_at: When the patient was erased.
     """
 
-    clinic_zone: str
     time_zone: str
     country: str
     live_from: datetime
-    erased_at: datetime | None
 
 
 class SavedVisit(NamedTuple):
     """A visit that an event changed.
 
     Args:
+        event: What it says.
+        place: Of the clinic; None while it is unknown.
         former_patient_id: Whose visit it was until then, where a correction says that it was not.
         is_new: Nothing was known of it until now.
-        place: None while the clinic is unknown.
+        time_zone: The patient's own, where it is known.
+        erased_at: When the patient was erased.
     """
 
     event: Event[VisitCompleted]
+    place: Place | None
     former_patient_id: UUID | None
     is_new: bool
-    place: Place | None
+    time_zone: str | None
+    erased_at: datetime | None
 
 
 class StatusRow(NamedTuple):
@@ -323,12 +328,13 @@ async def save_statuses(
     return _touched(result)
 
 
-# What a plan needs beside the visit comes along: one round trip less, for every batch.
+# What a plan needs beside the visit comes along, which saves a round trip: of the patient in the visit's
+# row, of the clinic, which many visits have in common, in a row of its own that is without a visit.
 _VISITS = """
 WITH saved AS (
     INSERT INTO visit AS v (clinic_id, visit_id, patient_id, appointment_id, practitioner_id,
         service_code, kind, outcome, referral_urgency, next_visit_due_on, completed_at, precedence)
-    SELECT * FROM unnest($1::told_visit[])
+    SELECT * FROM unnest($1::told_visit[]) ORDER BY clinic_id, visit_id
     ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
         patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
         practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
@@ -339,10 +345,11 @@ WITH saved AS (
     RETURNING new.clinic_id, new.visit_id, new.patient_id,
         nullif(old.patient_id, new.patient_id) AS former_patient_id, old.visit_id IS NULL AS is_new
 )
-SELECT s.clinic_id, s.visit_id, s.former_patient_id, s.is_new,
-    c.time_zone, coalesce(p.time_zone, c.time_zone), c.country, c.live_from, p.erased_at
-FROM saved AS s LEFT JOIN clinic AS c USING (clinic_id)
-LEFT JOIN LATERAL (
+SELECT clinic_id, NULL AS visit_id, NULL AS former_patient_id, NULL AS is_new, time_zone, live_from, country
+FROM clinic JOIN (SELECT DISTINCT clinic_id FROM saved) AS theirs USING (clinic_id)
+UNION ALL
+SELECT clinic_id, visit_id, former_patient_id, is_new, p.time_zone, p.erased_at, NULL
+FROM saved AS s LEFT JOIN LATERAL (
     SELECT time_zone, erased_at FROM patient
     WHERE clinic_id = s.clinic_id AND patient_id = s.patient_id OFFSET 0
 ) AS p ON true
@@ -371,11 +378,20 @@ async def save_visits(
         )
         for key, precedence, event in newest
     ]
-    saved = {
-        Key(clinic_id, visit_id): (former, is_new, None if place[0] is None else Place(*place))
-        for clinic_id, visit_id, former, is_new, *place in await fetch(connection, _VISITS, rows)
+    events_by_key: dict[tuple[UUID, UUID], Event[VisitCompleted]] = {
+        key: event for key, _, event in newest
     }
-    return [SavedVisit(event, *saved[key]) for key, _, event in newest if key in saved]
+    clinics: dict[UUID, Place] = {}
+    visits = []
+    for clinic_id, visit_id, former, is_new, time_zone, moment, country in await fetch(
+        connection, _VISITS, rows
+    ):
+        if visit_id is None:
+            clinics[clinic_id] = Place(time_zone, country, moment)
+        else:
+            event = events_by_key[clinic_id, visit_id]
+            visits.append((event, clinic_id, former, is_new, time_zone, moment))
+    return [SavedVisit(event, clinics.get(clinic_id), *rest) for event, clinic_id, *rest in visits]
 
 
 def status_rows(events: Iterable[Event[Any]], status: str) -> list[StatusRow]:
