@@ -43,7 +43,7 @@ _SECRETS = re.compile(
     r"(?=[a-z_-]*[A-Z0-9])[\w-]{22,})"
 )
 # What every one of them has somewhere: most texts have none, and looking for this alone is cheap.
-_SUSPECT = re.compile(r"[@+]|\d{7}|\d[ ()-]+\d|eyJ|/[\w-]{22}|exception=")
+_SUSPECT = re.compile(r"[@+]|(?<![\w.:-])\d{7}|\d[ ()-]+\d|eyJ|/[\w-]{22}|exception=")
 # Of our own making; the digits of a time are no phone.
 _OWN_KEYS = frozenset(("level", "service", "method", "timestamp", "exception", "_record"))
 # asyncio repeats the text of an exception in the repr of the task that raised it.

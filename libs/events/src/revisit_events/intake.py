@@ -110,6 +110,7 @@ class Intake:
         self.clock = clock
         self.accepted: Accepted = {contract.TYPE: contract for contract in contracts}
         self._scopes = scopes
+        self._accepted_without: dict[frozenset[str], Accepted] = {frozenset(): self.accepted}
         self._service = service
         self._apply = apply
         self._remember = remember
@@ -133,12 +134,11 @@ class Intake:
             clinic_id: The caller's clinic.
             held: The caller's scopes.
         """
-        accepted = self.accepted
-        lacking = {name for name, scope in self._scopes.items() if scope not in held}
-        if lacking:
-            accepted = {
-                name: contract for name, contract in accepted.items() if name not in lacking
-            }
+        lacking = frozenset(name for name, scope in self._scopes.items() if scope not in held)
+        accepted = self._accepted_without.get(lacking)
+        if accepted is None:
+            accepted = {name: of for name, of in self.accepted.items() if name not in lacking}
+            self._accepted_without[lacking] = accepted
         return await self.submit(receive(request, clinic_id, accepted))
 
     async def submit(self, reception: Reception) -> Outcome:

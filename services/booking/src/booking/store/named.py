@@ -15,13 +15,13 @@ Identifier = tuple[UUID, str, UUID, str]
 STUBS = """
 WITH patients AS (
   INSERT INTO patient (clinic_id, patient_id)
-  SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  SELECT DISTINCT * FROM unnest($1::named_row[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
 ), practitioners AS (
   INSERT INTO practitioner (clinic_id, practitioner_id)
-  SELECT DISTINCT * FROM unnest($3::uuid[], $4::uuid[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  SELECT DISTINCT * FROM unnest($2::named_row[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
 )
 INSERT INTO service (clinic_id, service_code)
-SELECT DISTINCT * FROM unnest($5::uuid[], $6::text[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+SELECT DISTINCT * FROM unnest($3::named_code[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
 """
 """Rows for whatever is named and not known yet: one statement, because a round trip costs more."""
 # LATERAL with a LIMIT is one look at the key a name, by any plan: asked as NOT EXISTS, a plan that was made
@@ -84,11 +84,8 @@ async def make_stubs(
         practitioners: The same.
         services: Clinic and code of each.
     """
-    columns: list[Sequence[Any]] = []
-    for rows in (patients, practitioners, services):
-        columns += zip(*rows, strict=True) if rows else ((), ())
-    if any(columns):
-        await fetch(connection, STUBS, *columns)
+    if patients or practitioners or services:
+        await fetch(connection, STUBS, list(patients), list(practitioners), list(services))
 
 
 async def keep_identifiers(connection: AsyncConnection, rows: Sequence[Identifier]) -> None:

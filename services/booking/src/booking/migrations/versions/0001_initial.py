@@ -13,6 +13,8 @@ down_revision = None
 
 
 REPORTED = (
+    "CREATE TYPE named_row AS (clinic_id uuid, id uuid)",
+    "CREATE TYPE named_code AS (clinic_id uuid, code text)",
     """
     CREATE TYPE reported_clinic AS (
       clinic_id uuid, name text, time_zone text, language text, country text, currency text,
