@@ -44,7 +44,7 @@ test-fast: setup ## Run the pure tests (ten seconds)
 test-data: setup ## Run the tests that read ../shared/data
 	@$(BIN)/python -m pytest -m data $(ARGS)
 
-test-kafka: setup ## Run the broker tests and the quick chaos set, HTTP to mailbox, on Apache Kafka 4 (Java 17 and Maven)
+test-kafka: setup ## Run the broker, end-to-end and quick chaos tests on Apache Kafka 4 (Java 17 and Maven)
 	@$(BIN)/python -m deploy.kafka.run -- $(BIN)/python -m pytest -m broker $(ARGS)
 
 chaos: setup ## Run the long chaos set with every mutant on both brokers (ARGS="--rounds N")

@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from deploy.kafka.apache_kafka import ApacheKafka
 
 from standalone.placement import Placement
 
@@ -28,6 +29,7 @@ class Standalone:
     """A running platform, seen from outside."""
 
     folder: Path
+    kafka: str | None = None
     process: subprocess.Popen[bytes] | None = None
     ready: dict[str, Any] = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ class Standalone:
                     *(sys.executable, "-m", "standalone", "serve", "--port", "0"),
                     *("--data-dir", str(self.data_dir), "--ready-file", str(self.ready_file)),
                     *clock,
+                    *(("--kafka", self.kafka) if self.kafka else ()),
                 ],
                 stdout=log,
                 stderr=log,
@@ -154,8 +157,23 @@ class Standalone:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
-    running = Standalone(tmp_path_factory.mktemp("standalone"))
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """Address of an Apache Kafka where the tests run on one; none on the embedded default.
+
+    A node of its own: in the one of the other tests stands what a platform would stumble over.
+    """
+    if "REVISIT_TEST_KAFKA" not in os.environ:
+        yield None
+        return
+    node = ApacheKafka(tmp_path_factory.mktemp("kafka"))
+    node.start()
+    yield node.bootstrap_servers
+    node.stop()
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, kafka: str | None) -> Iterator[Standalone]:
+    running = Standalone(tmp_path_factory.mktemp("standalone"), kafka)
     running.start()
     yield running
     running.stop()

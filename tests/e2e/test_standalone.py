@@ -1,4 +1,7 @@
-"""From a clinic's event to a mailbox, a 2Z state, a segment and a churn risk, on the embedded default."""
+"""From a clinic's event to a mailbox, a 2Z state, a segment and a churn risk.
+
+On the embedded default, and in `make test-kafka` on Apache Kafka.
+"""
 
 import re
 import uuid
@@ -10,7 +13,7 @@ import httpx
 import pytest
 from tests.e2e.conftest import BATCH_TYPE, Standalone, clinic_body, event, visit
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.broker]
 
 MAIL, PHONE, NAME = "anna.lesnaya@example.org", "+70001234567", "Лесная"
 

@@ -53,6 +53,9 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--ready-file", type=Path, help="appears when everything answers")
     serve.add_argument("--clock", choices=["system", "simulated"], default="system")
     serve.add_argument("--start", type=_moment, help="first moment of a simulated clock, RFC 3339")
+    serve.add_argument(
+        "--kafka", metavar="HOST:PORT", help="a Kafka to use in place of the embedded broker"
+    )
 
 
 def _add_token(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -85,6 +88,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         "ready_file": arguments.ready_file,
         "is_simulated": arguments.clock == "simulated",
         "start": arguments.start,
+        "kafka": arguments.kafka,
     }
     try:
         with signals_stop_the_start(), sole_user(options["data_dir"]):

