@@ -201,6 +201,7 @@ class Relay:
                 self.is_paused = True
                 await asyncio.sleep(BUSY_POLL_SECONDS)
                 continue
+            began = time.monotonic()
             try:
                 sent = await finish(self.relay_batch(producer), stop, 2 * SEND_TIMEOUT_SECONDS)
             except LogCutShort:
@@ -216,10 +217,10 @@ class Relay:
             else:
                 quiet = min(quiet + 1, QUIET_POLLS)
             self._waking.clear()
+            next_poll = min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * POLL_GROWTH**quiet)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    min(IDLE_POLL_SECONDS, BUSY_POLL_SECONDS * POLL_GROWTH**quiet)
-                ):
+                # From the beginning of this poll on: what a batch takes is part of the time until the next.
+                async with asyncio.timeout(next_poll - (time.monotonic() - began)):
                     await self._waking.wait()
 
     async def _keep_watch(self, lock: AsyncConnection) -> None:
