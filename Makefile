@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 demo: setup ## Run three months of a clinic, print what came of it, keep serving (ARGS="--exit --report FILE --data FILE")
 	@$(BIN)/python -m standalone demo $(ARGS)
 
-serve: setup ## Serve the embedded default (PORT=8080, DATA_DIR=.run)
+serve: setup ## Serve the embedded default (PORT=8080, DATA_DIR=.run, ARGS="--kafka HOST:PORT")
 	@$(BIN)/python -m standalone serve --port $(PORT) --data-dir $(DATA_DIR) --ready-file $(DATA_DIR)/ready.json $(ARGS)
 
 token: setup ## Print a token: make token CLINIC=<uuid> ROLE=<role>
@@ -44,7 +44,7 @@ test-fast: setup ## Run the pure tests (ten seconds)
 test-data: setup ## Run the tests that read ../shared/data
 	@$(BIN)/python -m pytest -m data $(ARGS)
 
-test-kafka: setup ## Run the broker, end-to-end and quick chaos tests on Apache Kafka 4 (Java 17 and Maven)
+test-kafka: setup ## Run the broker tests, the way from event to care and the quick chaos set on Apache Kafka 4 (Java 17 and Maven)
 	@$(BIN)/python -m deploy.kafka.run -- $(BIN)/python -m pytest -m broker $(ARGS)
 
 chaos: setup ## Run the long chaos set with every mutant on both brokers (ARGS="--rounds N")

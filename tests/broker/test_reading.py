@@ -17,7 +17,7 @@ from revisit_chassis.clock import SystemClock
 from revisit_events import dlq
 from revisit_events import reading as reading_module
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import Consumer, Tripped
+from revisit_events.consumer import PIECE_EVENTS, Consumer, Tripped
 from revisit_events.contracts import LeadLost, VisitCompleted
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, new_event
@@ -210,6 +210,8 @@ async def test_bad_event_costs_only_its_own_part_the_batch(
     seen.fails = lambda event: event.id == one[70].id
     await consumer_of(group, subscriber, seen, kafka, watch).apply(reads)
     assert seen.calls.count({other[0].clinic_id}) == 1
+    # All together, three pieces, the events of the one that failed.
+    assert seen.calls.count({one[0].clinic_id}) == 1 + 3 + PIECE_EVENTS
     assert sorted(seen.ids()) == sorted({event.id for event in [*one, *other]} - {one[70].id})
     letters = await dlq.open_letters(subscriber.worker_database)
     assert [letter.raw.value for letter in letters if letter.raw.key == one[70].key.encode()] == [

@@ -1,4 +1,4 @@
-"""The embedded default as an operator starts it: a process, a data folder, a ready file."""
+"""Standalone as an operator starts it: a process, a data folder, a ready file; on either broker."""
 
 import asyncio
 import json
@@ -160,15 +160,17 @@ class Standalone:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
     """Address of an Apache Kafka where the tests run on one; none on the embedded default.
 
-    A node of its own: in the one of the other tests stands what a platform would stumble over.
+    A node of its own: the other tests leave poison, and topics with other partitions, in theirs.
     """
     if "REVISIT_TEST_KAFKA" not in os.environ:
         yield None
         return
     node = ApacheKafka(tmp_path_factory.mktemp("kafka"))
-    node.start()
-    yield node.bootstrap_servers
-    node.stop()
+    try:
+        node.start()
+        yield node.bootstrap_servers
+    finally:
+        node.stop()
 
 
 @pytest.fixture(scope="module")

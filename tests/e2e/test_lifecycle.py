@@ -1,6 +1,7 @@
 """Start, stop, crash and the recycling of the broker, on the process that an operator starts."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from tests.e2e.conftest import BATCH_TYPE, TIMEOUT_SECONDS, Standalone, clinic_body, visit
 
 from standalone.children import command_of
+from standalone.placement import Placement
 
 pytestmark = [pytest.mark.e2e]
 
@@ -99,6 +101,29 @@ def test_second_start_is_refused_and_the_first_one_goes_on(standalone: Standalon
     assert {folder: folder.stat().st_mode for folder in standalone.folder.parents} == modes
     assert not stale.exists()
     assert all_ended(pids)
+
+
+def test_kafka_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        try:
+            given = subprocess.run(
+                [
+                    *(sys.executable, "-m", "standalone", "serve", "--port", "0"),
+                    *("--data-dir", str(data_dir), "--kafka", address),
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TIMEOUT_SECONDS,
+            )
+        finally:
+            Placement(data_dir / "postgres").remove()
+    assert given.returncode == 2
+    assert given.stderr.splitlines()[-1].startswith(f"the Kafka at {address} cannot be used: ")
+    assert "Traceback" not in given.stderr
 
 
 @pytest.mark.parametrize("stage", ["postgres/postgres.log", "broker.pid"])

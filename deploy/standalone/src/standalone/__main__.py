@@ -105,11 +105,11 @@ def _serve_alone(ready_file: Path | None, options: dict[str, Any]) -> int:
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     # Only now: this takes a second, in which nobody must find the file of an earlier start.
-    from standalone.serve import PortInUse, ServeOptions, serve  # noqa: PLC0415
+    from standalone.serve import KafkaUnusable, PortInUse, ServeOptions, serve  # noqa: PLC0415
 
     try:
         return serve(ServeOptions(**options))
-    except PortInUse as error:
+    except (PortInUse, KafkaUnusable) as error:
         print(error, file=sys.stderr)
         return 2
     finally:

@@ -1,9 +1,10 @@
 """The embedded default in the foreground: PostgreSQL, the broker and the four services behind one origin.
 
 Start: cluster, databases, migrations, broker, catchers, workers, HTTP, the ready file. Stop (SIGTERM,
-SIGINT): HTTP first, then the relays pause and the groups finish, then the id of the next log is noted,
-so that the next start sends nothing again; after a crash everything retained is sent again and the
-inboxes drop the repeats. A signal that comes before all of it runs ends the start the same way.
+SIGINT): HTTP first, then the workers. With the embedded broker the relays pause before that and the groups
+finish, and the id of the next log is noted, so that the next start sends nothing again; after a crash
+everything retained is sent again and the inboxes drop the repeats. A Kafka elsewhere keeps its log: the next
+start sends what is unsent. A signal that comes before all of it runs ends the start the same way.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ from revisit_chassis.logs import configure_logging
 from revisit_chassis.process import settle_memory
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Denylist, Verifier
+from revisit_events.broker import is_broker_fault
+from revisit_events.topics import WrongTopic
 from revisit_events.worker import Worker
 from standalone.broker import Broker, EmbeddedBroker, GivenBroker, new_cluster_id
 from standalone.catchers import CatcherProcess
@@ -79,6 +82,10 @@ class PortInUse(OSError):
     """Another program listens on the port."""
 
 
+class KafkaUnusable(RuntimeError):
+    """The Kafka that was named does not answer, or its topics are not as they must be."""
+
+
 def serve(options: ServeOptions) -> int:
     """Serves until SIGTERM or SIGINT; gives the exit code, 1 when a worker failed.
 
@@ -87,6 +94,7 @@ def serve(options: ServeOptions) -> int:
 
     Raises:
         PortInUse: Another program listens on the port.
+        KafkaUnusable: The Kafka that was named cannot be used.
         Stopped: A signal came before the event loop could take it.
     """
     with _listening(options.port) as listener:
@@ -167,17 +175,31 @@ class _Platform:
             self._make_workers,
             self._broker,
             partitions=self._settings("booking").kafka_topic_partitions,
+            replication=self._settings("booking").kafka_topic_replication,
             max_mib=int(os.environ.get("EMBEDDED_BROKER_MAX_MIB", DEFAULT_MAX_BROKER_MIB)),
             wake=self._wake,
         )
         try:
-            await workers.start()
+            await self._start(workers)
             await self._serve(workers, stop, catchers)
         finally:
             next_cluster_id = await workers.close()
             if next_cluster_id is not None:
                 self._next_log.write_text(next_cluster_id)
         return 1 if workers.failed.is_set() else 0
+
+    async def _start(self, workers: Workers) -> None:
+        try:
+            await workers.start()
+        except Exception as error:
+            if self._broker.is_embedded or not is_broker_fault(error) | isinstance(
+                error, WrongTopic
+            ):
+                raise
+            reason = str(error) or type(error).__name__
+            raise KafkaUnusable(
+                f"the Kafka at {self._broker.bootstrap_servers} cannot be used: {reason}"
+            ) from error
 
     def _start_broker(self) -> None:
         if not self._broker.is_embedded:

@@ -14,7 +14,7 @@ import structlog
 from revisit_chassis.failpoint import failpoint
 from revisit_events.arrivals import Arrivals
 from revisit_events.relay import accept_cluster
-from revisit_events.topics import WrongTopic, create_topics
+from revisit_events.topics import BROKER_DEFAULT, WrongTopic, create_topics
 from revisit_events.worker import Worker
 from standalone.broker import Broker, new_cluster_id
 
@@ -39,6 +39,7 @@ class Workers:
         make: Makes fresh workers; those of a recycled broker are not used again.
         broker: Started. A Kafka elsewhere keeps its log, so nothing is recycled.
         partitions: Of each topic.
+        replication: Copies of each topic that is made.
         max_mib: Memory of the broker past which it is recycled.
         wake: Wakes the loops that wait for the clock.
         watch_seconds: Between two looks at the broker.
@@ -51,6 +52,7 @@ class Workers:
         broker: Broker,
         *,
         partitions: int,
+        replication: int = BROKER_DEFAULT,
         max_mib: int,
         wake: Callable[[], None],
         watch_seconds: float = WATCH_SECONDS,
@@ -60,6 +62,7 @@ class Workers:
         self._wake = wake
         self._broker = broker
         self._partitions = partitions
+        self._replication = replication
         self._max_mib = max_mib
         self._watch_seconds = watch_seconds
         self._drain_seconds = drain_seconds
@@ -75,8 +78,12 @@ class Workers:
     async def start(self) -> None:
         """Makes the topics and starts the workers."""
         try:
-            await create_topics(self._broker.bootstrap_servers, self._partitions)
+            await create_topics(
+                self._broker.bootstrap_servers, self._partitions, replication=self._replication
+            )
         except WrongTopic as error:
+            if not self._broker.is_embedded:
+                raise
             # A subscriber from outside was faster than we are with a fresh broker, which made it a topic
             # with more partitions. The relays leave those empty (docs/adr/0014).
             log.warning("standalone.wrong_partitions", detail=str(error))
@@ -87,7 +94,7 @@ class Workers:
         )
         for worker in self.workers.values():
             if self._broker.is_embedded:
-                # Elsewhere others may write what our relays do not know of.
+                # A Kafka answers a waiting fetch as soon as there is something: nobody has to rest there.
                 worker.consumer.arrivals = self._arrivals
             for relay in worker.relays:
                 relay.arrivals = self._arrivals
@@ -162,7 +169,7 @@ class Workers:
         )
 
     async def watch(self) -> None:
-        """Replaces a broker that died or has grown past its limit, until cancelled."""
+        """Replaces an embedded broker that died or has grown past its limit, until cancelled."""
         while True:
             await asyncio.sleep(self._watch_seconds)
             try:
@@ -225,7 +232,7 @@ class Workers:
                 return
 
     async def close(self) -> str | None:
-        """Stops everything; gives the cluster id of the next log if the present one is all applied."""
+        """Stops everything; gives the cluster id of the next log if the embedded one is all applied."""
         async with self._recycling:
             next_cluster_id = None
             try:

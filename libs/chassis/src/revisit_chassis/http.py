@@ -209,7 +209,7 @@ class RequestMiddleware:
             await send(message)
 
         limited = _limited(receive, scope, self._max_body_bytes)
-        # By token: the context manager of the same name first reads all that is bound.
+        # By token: `bound_contextvars` first reads all that is bound.
         bound = structlog.contextvars.bind_contextvars(
             service=self._service, correlation_id=correlation_id
         )

@@ -4,12 +4,14 @@ Everything that one poll gives, of all topics and partitions, is one batch. With
 partitions this is what makes batches, and one transaction a message is sixteen times slower than one a
 batch. A batch of hundreds of events and several clinics is applied in parts beside each other
 (`reading.parts_of`), each with clinics and a transaction of its own: the database works on one while
-the handlers prepare another. Offsets are committed when all are done. If a part fails, each of its
-events is tried in its own transaction, and the one that fails alone becomes a dead letter. A fault of the
-infrastructure fails no event: the consumer goes back to where it was and waits.
+the handlers prepare another. Offsets are committed when all are done. If a part fails, it is
+tried in pieces, and each event of a piece that fails in its own transaction: the one that fails alone
+becomes a dead letter. A fault of the infrastructure fails no event: the consumer goes back to where it was
+and waits.
 
-While there is a backlog, the next batch is fetched and decoded while the present one is applied. Beside
-its relays a consumer that has applied everything rests until they have sent more (`arrivals`).
+While there is a backlog, the next batch is fetched and decoded while the present one is applied. On
+the embedded broker a consumer that has applied everything rests until the relays beside it have sent more
+(`arrivals`).
 
 A log with another cluster id is read from its beginning, partition by partition: the mark of each
 (`feed`) says which log it was last read from.
@@ -50,6 +52,8 @@ from revisit_events.retry import pause
 START_TIMEOUT_SECONDS = 30.0
 COMMIT_TIMEOUT_SECONDS = 10.0
 MARK_SECONDS = 1.0
+PIECE_EVENTS = 50
+"""Of a part that failed: nearly all of its events are good, and cost a transaction a piece."""
 TRIP_WINDOW = 200
 TRIP_AT = 100
 
@@ -89,7 +93,7 @@ class Consumer:
         self.processed: dict[Partition, int] = {}
         self.is_tripped = False
         self.arrivals: Arrivals | None = None
-        """Where all relays are in this process: what they have sent."""
+        """What the relays have sent, where all are in this process and the broker is the embedded one."""
         self._database = database
         self._handlers = handlers
         self._order = [contract for contract in CATALOG.values() if contract in handlers]
@@ -407,16 +411,26 @@ class Consumer:
 
     async def _apply_part(self, good: Sequence[Good]) -> bool:
         """Tells whether the events were applied together; else the trip wire has counted each."""
+        if await self._apply_together(good):
+            return True
+        for place in range(0, len(good), PIECE_EVENTS):
+            piece = good[place : place + PIECE_EVENTS]
+            if len(piece) < len(good) and await self._apply_together(piece):
+                self._recent.extend([False] * len(piece))
+            else:
+                await self._one_by_one(piece)
+        return False
+
+    async def _apply_together(self, good: Sequence[Good]) -> bool:
+        """Tells whether the events were applied, in one transaction."""
         try:
             await self._transact([event for _, event in good])
         except Exception as error:
             if is_infrastructure_fault(error):
                 raise
             log.warning("consumer.batch_failed", events=len(good), error=dlq.describe(error))
-            await self._one_by_one(good)
             return False
-        else:
-            return True
+        return True
 
     async def _one_by_one(self, good: Sequence[Good]) -> None:
         for read, event in good:

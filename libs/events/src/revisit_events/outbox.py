@@ -101,10 +101,14 @@ def form_of(event: AnyEvent) -> Form:
 
     Args:
         event: Holds ids of `places` where the others hold theirs; nothing else of it may differ.
+
+    Raises:
+        ValueError: It is a tombstone, which has no text.
     """
     message = message_of(event)
-    data = (message.data or b"").decode()
-    return Form(message.topic, *map(_format, (*message[2:5], data)))
+    if message.data is None:
+        raise ValueError("a tombstone has no form")
+    return Form(message.topic, *map(_format, (*message[2:5], message.data.decode())))
 
 
 def _format(text: str) -> str:
@@ -114,9 +118,11 @@ def _format(text: str) -> str:
 def telling(rows: str, ids: str, parameter: int) -> str:
     """Gives the rest of a statement, after "WITH rows AS (...),", that tells each row by an event.
 
+    In no promised order: events of one key that must follow one another are none for this.
+
     Args:
         rows: Name of the rows; they have a column `clinic_id`.
-        ids: Columns of the rows, in the order of the form's places.
+        ids: UUID columns of the rows, in the order of the form's places.
         parameter: Number of the statement's parameter from which on those of the form stand.
     """
     topic, key, event_id, headers, data = (f"${parameter + place}::text" for place in range(5))

@@ -1,4 +1,4 @@
-"""What a consumer polls: batches of messages, decoded; one ahead while there is a backlog."""
+"""What a consumer polls, and by which client: batches of messages, decoded; one ahead amid a backlog."""
 
 import asyncio
 import time
@@ -17,7 +17,11 @@ from revisit_events.envelope import AnyEvent, InvalidEvent
 
 BATCH = 2_000
 FETCH_BYTES = 8 * 1024 * 1024
-"""What one answer of the broker may hold at most: some batches, however many partitions wait."""
+"""About what one answer of a broker node may hold, however many partitions wait."""
+FULL = 500
+"""By so much the embedded broker may tell the end too low: a batch of the relay."""
+PARTITION_BYTES = 2 * 1024 * 1024
+"""Of it for one partition, about a batch: the client may keep as much of every partition that has it."""
 SLICE = 250
 """Messages decoded in one go; then what is under way beside has its turn, such as the batch before."""
 SESSION_TIMEOUT_MS = 6_000
@@ -66,8 +70,8 @@ class Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether there was more than a poll takes."""
-        return len(self.reads) >= BATCH
+        """Whether there was so much that more waits, whatever the broker says of the end."""
+        return len(self.reads) >= FULL
 
 
 def reader_of(group: str, kafka_settings: KafkaSettings) -> AIOKafkaConsumer:
@@ -86,7 +90,7 @@ def reader_of(group: str, kafka_settings: KafkaSettings) -> AIOKafkaConsumer:
         heartbeat_interval_ms=HEARTBEAT_MS,
         fetch_max_wait_ms=kafka_settings.fetch_max_wait_ms,
         fetch_max_bytes=FETCH_BYTES,
-        max_partition_fetch_bytes=FETCH_BYTES,
+        max_partition_fetch_bytes=PARTITION_BYTES,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
 
@@ -167,17 +171,18 @@ class Reading:
         assignment = self.assignment
         async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
             fetched = await self._reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        try:
-            reads = await _read_all([record for batch in fetched.values() for record in batch])
-        except asyncio.CancelledError:
-            self._seek_back(fetched)
-            raise
         # The client gives what one answer of the broker held: its rest may be a small batch amid a backlog.
-        is_behind = any(
+        # Asked before anything is waited for: of a partition that is taken away it gives no answer.
+        has_more = sum(map(len, fetched.values())) >= BATCH or any(
             found and found[-1].offset + 1 < (self._reader.highwater(at) or 0)
             for at, found in fetched.items()
         )
-        return Batch(fetched, reads, assignment, has_more=is_behind or len(reads) >= BATCH)
+        try:
+            reads = await _read_all([record for batch in fetched.values() for record in batch])
+        except BaseException:
+            self._seek_back(fetched)
+            raise
+        return Batch(fetched, reads, assignment, has_more)
 
 
 async def _read_all(records: Sequence[Any]) -> list[Read]:

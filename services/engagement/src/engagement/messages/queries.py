@@ -89,7 +89,7 @@ class SentMessage(NamedTuple):
 
 
 async def clinic_of(connection: AsyncConnection, message_id: UUID) -> UUID | None:
-    """The clinic of a message, before any clinic is known."""
+    """The clinic of a message for which a provider was called, before any clinic is known."""
     result = await connection.exec_driver_sql("SELECT clinic_of_message($1)", (message_id,))
     found: UUID | None = result.scalar_one()
     return found

@@ -57,7 +57,7 @@ message = sa.Table(
     sa.CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", name="dropped_with_reason"),
     sa.Index("ix_message_patient", "clinic_id", "patient_id", "due_at"),
     sa.Index("ix_message_subject", "clinic_id", "subject_id"),
-    # From a receipt to its clinic; there is none of a message for which nobody was called.
+    # From a receipt to its clinic: no provider reports of a message for which none was called.
     sa.Index("ix_message_called", "message_id", postgresql_where=sa.text("calls > 0")),
     # The four ways in which a message becomes work; across clinics, in order.
     sa.Index(
@@ -102,7 +102,7 @@ def _clinic_of_message(op: Operations, roles: Roles) -> None:
     """Makes `clinic_of_message(id)`: a receipt names its message, and nothing says whose that is.
 
     The function runs as the owner, who gets a policy of his own on this one table; it gives a
-    clinic's id for that of a message, and nothing else.
+    clinic's id for that of a message for which a provider was called, and nothing else.
     """
     op.execute("CREATE POLICY message_lookup ON message FOR SELECT TO CURRENT_USER USING (true)")
     op.execute(

@@ -12,7 +12,7 @@ revision = "0001"
 down_revision = None
 
 
-REPORTED = (
+TYPES = (
     "CREATE TYPE named_row AS (clinic_id uuid, id uuid)",
     "CREATE TYPE named_code AS (clinic_id uuid, code text)",
     """
@@ -259,5 +259,5 @@ def upgrade() -> None:
     op.execute(f'GRANT UPDATE (data) ON outbox TO "{roles.app}"')
     # What is encrypted is encrypted anew after a rotation, clinic by clinic.
     list_clinics(op, "patient", roles)
-    for statement in REPORTED:
+    for statement in TYPES:
         op.execute(statement)
