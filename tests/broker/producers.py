@@ -1,18 +1,19 @@
 """A producer that stands between the relay and a broker which refuses what it is sent."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 
-class Refused(AIOKafkaProducer):  # type: ignore[misc]
+class Refused(AIOKafkaProducer, ABC):  # type: ignore[misc]
     """Answers for the broker where `fault_of` gives a fault; sends the rest."""
 
+    @abstractmethod
     def fault_of(self, batch: BatchBuilder) -> Exception | None:
         """Gives why a record batch is refused."""
-        raise NotImplementedError
 
     async def send_batch(
         self, batch: BatchBuilder, topic: str, *, partition: int

@@ -2,12 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, running, until, visits
@@ -27,6 +27,7 @@ from revisit_events.reading import Read, Reading, reader_of
 pytestmark = pytest.mark.broker
 BATCH = 500
 BACKLOG = 2 * BATCH + 100
+HERE = TopicPartition("visit.completed", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -126,34 +127,40 @@ async def test_member_that_joins_amid_a_backlog_overtakes_nothing(
     assert in_order(slow, events)
 
 
-async def test_batch_that_is_dropped_while_it_is_decoded_comes_again(
+@pytest.fixture
+async def amid_decoding(
     publisher: Side, kafka: KafkaSettings, group: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[tuple[AIOKafkaConsumer, Reading]]:
+    """A batch that was polled and is being decoded, message by message."""
     monkeypatch.setattr(reading_module, "SLICE", 1)
-    await relay_all(publisher, kafka, visits(BATCH))
+    await relay_all(publisher, kafka, visits(BATCH // 2))
     reader = reader_of(group, kafka)
     await reader.start()
-    try:
-        at = TopicPartition("visit.completed", 0)
-        reader.assign([at])
-        await reader.seek_to_beginning(at)
-        reading = Reading(reader, "any")
-        polled = asyncio.Event()
-        poll = reader.getmany
+    reader.assign([HERE])
+    await reader.seek_to_beginning(HERE)
+    reading = Reading(reader, "any")
+    reading.read_ahead()
+    while await reader.position(HERE) == 0:
+        await asyncio.sleep(0)
+    yield reader, reading
+    await reading.drop_ahead()
+    await reader.stop()
 
-        async def getmany(**limits: Any) -> Any:
-            found = await poll(**limits)
-            polled.set()
-            return found
 
-        monkeypatch.setattr(reader, "getmany", getmany)
-        reading.read_ahead()
-        await polled.wait()
-        assert await reader.position(at) > 0
-        await reading.drop_ahead()
-        assert (await reading.next()).reads[0].record.offset == 0
-    finally:
-        await reader.stop()
+async def test_batch_that_is_dropped_while_it_is_decoded_comes_again(
+    amid_decoding: tuple[AIOKafkaConsumer, Reading],
+) -> None:
+    _, reading = amid_decoding
+    await reading.drop_ahead()
+    assert (await reading.next()).reads[0].record.offset == 0
+
+
+async def test_partition_may_be_taken_away_while_its_batch_is_decoded(
+    amid_decoding: tuple[AIOKafkaConsumer, Reading],
+) -> None:
+    reader, reading = amid_decoding
+    reader.assign([TopicPartition("lead.lost", 0)])
+    assert (await reading.next()).reads[0].record.offset == 0
 
 
 class Together(Seen):

@@ -22,8 +22,9 @@ from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.outbox import publish
+from revisit_events.topics import WrongTopic, create_topics
 from revisit_events.worker import Worker
-from standalone.broker import EmbeddedBroker
+from standalone.broker import EmbeddedBroker, GivenBroker
 from standalone.cluster import Cluster
 from standalone.keys import Keys
 from standalone.workers import Workers
@@ -229,6 +230,21 @@ async def test_recycle_goes_on_with_a_topic_that_a_stranger_made(
     monkeypatch.setattr(host.broker, "start", start_and_be_asked)
     assert await host.workers.recycle()
     await host.wait_for(await host.publish())
+
+
+@pytest.mark.process
+async def test_kafka_elsewhere_with_other_partitions_is_refused(tmp_path: Path) -> None:
+    theirs = EmbeddedBroker(tmp_path / "broker.log")
+    theirs.start()
+    try:
+        await create_topics(theirs.bootstrap_servers, partitions=2)
+        given = GivenBroker(theirs.bootstrap_servers)
+        workers = Workers(dict, given, partitions=1, max_mib=1, wake=lambda: None)
+        with pytest.raises(WrongTopic, match="has 2 partitions"):
+            await workers.start()
+        await workers.close()
+    finally:
+        theirs.stop()
 
 
 async def ask(broker: EmbeddedBroker) -> set[int]:

@@ -4,11 +4,18 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import pytest
 import structlog
 
-from revisit_chassis.logs import REDACTED, configure_logging, redact_text
+from revisit_chassis.logs import (
+    _SECRETS,
+    _SUSPECT,
+    REDACTED,
+    configure_logging,
+    redact_text,
+)
 
 FAMILY = "Щербакова"
 
@@ -48,6 +55,17 @@ def test_secret_in_a_text_is_redacted(secret: str) -> None:
     assert REDACTED in redact_text(f"failed: {secret} (again)")
     for word in ("anna", "123", "0OqDnG", "eyJ"):
         assert word not in redact_text(f"failed: {secret} (again)")
+
+
+PIECES = (
+    *("anna", "example", "79161234567", "916", "123-45-67", "123 4567", "8", "@example.org"),
+    *("eyJhbGci", "0OqDnG3mZz8Yd7yq1l6c_g", *" ()+-@/.:"),
+)
+
+
+def test_quick_look_misses_no_secret() -> None:
+    texts = ("".join(pieces) for n in range(1, 5) for pieces in product(PIECES, repeat=n))
+    assert [text for text in texts if _SECRETS.search(text) and not _SUSPECT.search(text)] == []
 
 
 @pytest.mark.parametrize(

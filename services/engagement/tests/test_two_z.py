@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from services.engagement.tests.two_z_world import DAY, DONE, DUE, LIVE_FROM, World
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engagement.checks.store import DueCheck, ask_for_checks, lock_checks
 from engagement.consent.domain import Purpose
 from engagement.consent.usecases import verified_ledger
 from engagement.messages.domain import Channel
@@ -45,6 +46,24 @@ async def test_before_the_deadline_nobody_is_in_scope(world: World, patient: uui
     await world.settle(DUE - timedelta(seconds=1))
     assert await world.counts() == (0, 0, 0, 0)
     assert not await world.tasks(patient)
+
+
+async def test_check_that_is_wanted_earlier_already_is_held_and_not_written(
+    world: World, patient: uuid.UUID
+) -> None:
+    await world.clinic()
+    async with world.app.transaction([world.clinic_id]) as connection:
+        await ask_for_checks(connection, [(world.clinic_id, patient, DONE)])
+    written = await world.run("SELECT ctid::text FROM two_z WHERE clinic_id = :clinic_id")
+    due = [DueCheck(world.clinic_id, patient, DONE)]
+    async with world.app.transaction([world.clinic_id]) as asking:
+        await ask_for_checks(asking, [(world.clinic_id, patient, DONE + DAY)])
+        # The repair must not read the facts before whoever changes them has committed.
+        async with world.app.transaction([world.clinic_id]) as repair:
+            assert await lock_checks(repair, due, DUE) == []
+    async with world.app.transaction([world.clinic_id]) as repair:
+        assert await lock_checks(repair, due, DUE) == due
+    assert await world.run("SELECT ctid::text FROM two_z WHERE clinic_id = :clinic_id") == written
 
 
 async def test_at_the_deadline_one_task_is_opened_and_told_of(
