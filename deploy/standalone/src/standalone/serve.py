@@ -192,9 +192,8 @@ class _Platform:
         try:
             await workers.start()
         except Exception as error:
-            if self._broker.is_embedded or not is_broker_fault(error) | isinstance(
-                error, WrongTopic
-            ):
+            is_of_the_broker = isinstance(error, WrongTopic) or is_broker_fault(error)
+            if self._broker.is_embedded or not is_of_the_broker:
                 raise
             reason = str(error) or type(error).__name__
             raise KafkaUnusable(

@@ -300,14 +300,14 @@ class Consumer:
         """Applies a batch and commits its offsets."""
         if batch.assignment != reading.assignment or batch.fetched.keys() - self._settled:
             # What was assigned while the poll waited is read again once it is known where it goes on.
-            reading.give_back(batch)
+            reading.give_back(batch.fetched)
             return
         if batch.has_more and not stop.is_set():
             reading.read_ahead()
         if batch.reads and not await self._apply_patiently(reader, batch):
             # The later batch first: of two positions in a partition the earlier one is to stand.
             await reading.drop_ahead()
-            reading.give_back(batch)
+            reading.give_back(batch.fetched)
             await self._pause(stop)
             return
         self._failures = 0

@@ -14,12 +14,13 @@ from revisit_events.arrivals import Arrivals
 from revisit_events.broker import KafkaSettings
 from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
+from revisit_events.relay import BATCH as RELAY_BATCH
 
 BATCH = 2_000
+FULL = RELAY_BATCH
+"""By so much the embedded broker may tell the end of a partition too low."""
 FETCH_BYTES = 8 * 1024 * 1024
 """About what one answer of a broker node may hold, however many partitions wait."""
-FULL = 500
-"""By so much the embedded broker may tell the end too low: a batch of the relay."""
 PARTITION_BYTES = 2 * 1024 * 1024
 """Of it for one partition, about a batch: the client may keep as much of every partition that has it."""
 SLICE = 250
@@ -33,7 +34,7 @@ CUT_OFF_SECONDS = 25.0
 """A client that learned nothing of the cluster for so long is cut off, if the broker answers others."""
 PARTS = 3
 """With two the database waits for Python a tenth of the time; a fourth brings nothing."""
-PART_EVENTS = 150
+PART_EVENTS = 100
 """Of a batch with fewer for each part, a further transaction costs more than it gains."""
 
 
@@ -151,17 +152,14 @@ class Reading:
         ahead.cancel()
         for found in await asyncio.gather(ahead, return_exceptions=True):
             if isinstance(found, Batch):
-                self.give_back(found)
+                self.give_back(found.fetched)
 
-    def give_back(self, batch: Batch) -> None:
+    def give_back(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         """Lets the next poll begin where this one did.
 
         Args:
-            batch: Of two batches of a partition the later one goes back first.
+            fetched: Messages of a poll; of two polls of a partition the later one goes back first.
         """
-        self._seek_back(batch.fetched)
-
-    def _seek_back(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         assigned = self._reader.assignment()
         for at, found in fetched.items():
             if found and at in assigned:
@@ -180,7 +178,7 @@ class Reading:
         try:
             reads = await _read_all([record for batch in fetched.values() for record in batch])
         except BaseException:
-            self._seek_back(fetched)
+            self.give_back(fetched)
             raise
         return Batch(fetched, reads, assignment, has_more)
 

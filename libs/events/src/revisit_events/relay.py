@@ -38,8 +38,8 @@ SHORTEST_PAUSE_SECONDS = 0.002
 IDLE_POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 QUIET_POLLS = 20
-"""A poll begins ten milliseconds after the one before, or as soon as that is done if it was full; looks at
-an empty queue grow apart to fifty."""
+"""A poll begins ten milliseconds after the one before, or two after its end if it took longer, or at once if
+it was full; looks at an empty queue grow apart to fifty."""
 SEND_TIMEOUT_SECONDS = 30.0
 LOG_CHECK_SECONDS = 10.0
 LOCK_CHECK_SECONDS = 1.0
