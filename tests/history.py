@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+from msgspec.structs import replace
 
 from feedback.surveys.domain import POST_VISIT
 from revisit_chassis.clock import SimulatedClock
@@ -18,6 +19,7 @@ from revisit_events.catalog import CATALOG
 from revisit_events.envelope import AnyEvent, new_event
 from revisit_events.feed import FeedStatus
 from revisit_events.kafka import attributes
+from revisit_events.shapes import id_fields
 from revisit_events.testing import BUILDERS, NOON
 from scoring.domain.segments import LifeSituation, TreatmentState
 from scoring.rescoring import Rescore
@@ -66,14 +68,14 @@ def events_of(clinic_id: uuid.UUID, service: str, salt: str) -> list[AnyEvent]:
             continue
         ids: dict[str, Any] = {
             name: uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{salt}")
-            for name, field in contract.model_fields.items()
-            if name.endswith("_id") and field.annotation in (uuid.UUID, uuid.UUID | None)
+            for name in id_fields(contract)
+            if name.endswith("_id")
         }
         event_id = f"{contract.TYPE}{salt}"
         if ids.pop("clinic_id", None) is None:
             found.append(BUILDERS[contract.TYPE](clinic_id=clinic_id, id=event_id, **ids))
             continue
-        data = BUILDERS[contract.TYPE]().data.model_copy(update={"clinic_id": clinic_id})
+        data = replace(BUILDERS[contract.TYPE]().data, clinic_id=clinic_id)
         found.append(
             new_event(data, source="/booking", clinic_id=clinic_id, time=NOON, id=event_id)
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -213,7 +214,7 @@ def _of(event: AnyEvent, clinic_id: uuid.UUID) -> AnyEvent:
     """The same event in another clinic: ids may repeat across clinics."""
     data = event.data
     if hasattr(data, "clinic_id"):
-        data = data.model_copy(update={"clinic_id": clinic_id})
+        data = msgspec.structs.replace(data, clinic_id=clinic_id)
     return replace(event, clinic_id=clinic_id, data=data, _encoded=None, _time_text=None)
 
 

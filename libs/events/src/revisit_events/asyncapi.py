@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from revisit_chassis.problem import Problem
 from revisit_events.catalog import CATALOG, PUBLISHED, schema_path, topic_of
 from revisit_events.contracts import EventData
+from revisit_events.shapes import shape_of
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,7 +36,7 @@ _ATTRIBUTES: Mapping[str, tuple[bool, dict[str, Any]]] = {
 
 def json_schema(contract: type[EventData]) -> dict[str, Any]:
     """Gives the JSON Schema of a contract's data as it stands on Kafka."""
-    schema = contract.model_json_schema()
+    schema = shape_of(contract).model_json_schema()
     schema["description"] = description(contract)
     return {"$schema": _DRAFT, "$id": schema_path(contract.TYPE), **_tidy(schema)}
 

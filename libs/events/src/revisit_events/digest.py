@@ -8,7 +8,8 @@ later must therefore default to none, which is left out: else a repeat would loo
 from hashlib import blake2b
 
 from revisit_events.catalog import CATALOG
-from revisit_events.envelope import AnyEvent, encode_data
+from revisit_events.envelope import AnyEvent
+from revisit_events.shapes import encode
 
 DIGEST_BYTES = 16
 
@@ -23,6 +24,6 @@ def body_digest(event: AnyEvent) -> bytes:
     if CATALOG.get(contract.TYPE) is contract:  # noqa: SIM108
         data = event.data_json()
     else:
-        data = encode_data(contract, event.data)
+        data = encode(event.data)
     head = f"{contract.TYPE} {event.time_text} {event.sequence} "
     return blake2b(head.encode() + data, digest_size=DIGEST_BYTES).digest()

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from revisit_chassis.trace import current_traceparent
 from revisit_events.catalog import PUBLISHED, topic_of
 from revisit_events.contracts import EventData
+from revisit_events.shapes import checked, encode, with_fields_of
 
 D = TypeVar("D", bound=EventData)
 D_co = TypeVar("D_co", bound=EventData, covariant=True)
@@ -93,21 +94,21 @@ class Event(Generic[D_co]):
     def data_json(self) -> bytes:
         """Gives the data as JSON, with the published fields of its contract only."""
         if self._encoded is None:
-            self._encoded = encode_data(PUBLISHED[self.data.TYPE], self.data)
+            self._encoded = encode(published(self.data))
         return self._encoded
 
 
 AnyEvent = Event[EventData]
 
 
-def encode_data(contract: type[EventData], data: EventData) -> bytes:
-    """Gives data as JSON with a contract's fields, in its order, without nulls.
+def published(data: EventData) -> EventData:
+    """Gives data as everybody may read it: without the fields that only its owner knows.
 
     Args:
-        contract: The contract whose fields are written; `data` may be of a subclass with more.
-        data: What is written.
+        data: Of a published contract, or of one with further fields.
     """
-    return contract.__pydantic_serializer__.to_json(data, exclude_none=True, by_alias=True)
+    contract = PUBLISHED[data.TYPE]
+    return data if type(data) is contract else with_fields_of(contract, data)
 
 
 def new_event(
@@ -133,7 +134,11 @@ def new_event(
             is the request's.
         correlation_id: Business flow, where there is no cause.
         id: Given where the same fact must always have the same id; else random.
+
+    Raises:
+        pydantic.ValidationError: The data holds what its contract does not allow.
     """
+    told = published(data)
     return Event(
         id=id or uuid4().hex,
         source=source,
@@ -145,6 +150,7 @@ def new_event(
         correlation_id=correlation_id or (cause.correlation_id or cause.id if cause else None),
         causation_id=cause.id if cause else None,
         traceparent=cause.traceparent if cause else current_traceparent(),
+        _encoded=checked(type(told), told),
     )
 
 

@@ -9,8 +9,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
-from uuid import NAMESPACE_URL, UUID, uuid5
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import yaml
 
@@ -18,7 +18,8 @@ from revisit_events import kafka
 from revisit_events.asyncapi import description, document, json_schema
 from revisit_events.catalog import CATALOG, PUBLISHED, SERVICES, UPCASTERS, topic_of
 from revisit_events.contracts import EventData
-from revisit_events.envelope import AnyEvent, encode_data
+from revisit_events.envelope import AnyEvent
+from revisit_events.shapes import id_fields, names_of, read
 from revisit_events.testing import BUILDERS
 
 PACKAGE = Path(__file__).parent
@@ -87,8 +88,8 @@ def example(event_type: str) -> dict[str, Any]:
     builder = BUILDERS[event_type]
     ids: dict[str, Any] = {
         name: uuid5(NAMESPACE_URL, name)
-        for name, info in builder.contract.model_fields.items()
-        if UUID in (info.annotation, *get_args(info.annotation)) and name != "clinic_id"
+        for name in id_fields(builder.contract)
+        if name != "clinic_id"
     }
     if event_type == "token.revoked.v1":
         ids["jti"] = uuid5(NAMESPACE_URL, "jti").hex
@@ -111,7 +112,7 @@ def _read_again(golden: str | None) -> dict[str, Any] | None:
         return None
     written: dict[str, Any] = json.loads(golden)
     contract = PUBLISHED[written["type"]]
-    data = json.loads(encode_data(contract, contract.model_validate(written["data"])))
+    data = json.loads(read(contract, written["data"])[1])
     return {**written, "data": {name: data[name] for name in written["data"] if name in data}}
 
 
@@ -144,7 +145,7 @@ def events_page() -> str:
 def _section(contract: type[EventData]) -> Iterator[str]:
     schema = json_schema(contract)
     definitions = schema.get("$defs", {})
-    by_patient = "patient_id" in contract.model_fields
+    by_patient = "patient_id" in names_of(contract)
     yield from ("", f"## {contract.TYPE}", "", description(contract), "")
     if contract.TYPE in UPCASTERS:
         yield from ("Older version: still accepted, readers get the current one.", "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from pydantic_core import from_json
+import msgspec
 
 from revisit_events.refusal import (
     RefusedError,
@@ -28,6 +28,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 1_000
 MAX_EVENT_BYTES = 256 * 1024
 
+_read_json = msgspec.json.Decoder().decode
 _MODES = f"send {STRUCTURED}, {BATCH}, or application/json with ce-* headers (binary mode)"
 _MAX_NUMBER_CHARACTERS = 400
 _JSON_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:[a-z0-9!#$&^_.+-]+\+)?json$")
@@ -93,8 +94,8 @@ def load_json(body: bytes) -> Any:
         RefusedError: The body is no JSON in UTF-8.
     """
     try:
-        return from_json(body, allow_inf_nan=False, cache_strings="keys")
-    except ValueError:
+        return _read_json(body)
+    except (ValueError, RecursionError):
         return _load_carefully(body)
 
 

@@ -25,6 +25,7 @@ from revisit_events.envelope import (
     time_text_as_given,
 )
 from revisit_events.faults import explain
+from revisit_events.shapes import read, read_json, shape_of
 
 CONTENT_TYPE = "application/json"
 _PREFIX = "ce_"
@@ -144,16 +145,12 @@ def _required(found: Mapping[str, str], name: str) -> str:
 def _data(contract: type[EventData], subject: str | None, value: bytes | None) -> EventData:
     if value is None and not contract.COMPACTED:
         raise InvalidEvent("only events of a compacted topic may be without data")
-    validator = contract.__pydantic_validator__
-    data: EventData
     try:
         if value is None:
-            data = validator.validate_python({contract.AGGREGATE_ID: subject})
-        else:
-            data = validator.validate_json(value)
+            return read(contract, {contract.AGGREGATE_ID: subject})[0]
+        return read_json(contract, value)
     except ValidationError as fault:
-        raise InvalidEvent(*explain(fault, contract)) from None
-    return data
+        raise InvalidEvent(*explain(fault, shape_of(contract))) from None
 
 
 def _time(text: str) -> datetime:

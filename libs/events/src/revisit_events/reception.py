@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from revisit_chassis.identifiers import DriverUuid, canonical_id
 from revisit_chassis.trace import current_traceparent
-from revisit_events.catalog import upcast
+from revisit_events.catalog import PUBLISHED, UPCASTERS, upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import read_time
 from revisit_events.envelope import AnyEvent, Event, time_text_as_given
@@ -35,6 +35,7 @@ from revisit_events.refusal import (
     unknown_type,
     unsupported_version,
 )
+from revisit_events.shapes import id_fields, names_of, read, shape_of
 
 _UUID_LENGTH = 36
 _MAX_IDENTIFIER = 64
@@ -122,7 +123,7 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _same_clinic(clinic, clinic_text)
     given_time: Any = raw.get("time")
     time = _time(given_time)
-    data = _data(raw, contract, reception)
+    data, encoded = _data(raw, contract, reception)
     if contract.AGGREGATE_ID == "clinic_id" and data.aggregate_id != clinic_text:
         raise RefusedError(other_clinic())
     return Event(
@@ -137,12 +138,15 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _optional_text(raw, "causationid") if "causationid" in raw else None,
         (_optional_text(raw, "traceparent") if "traceparent" in raw else None)
         or reception.traceparent,
-        None,
+        encoded,
         time_text_as_given(given_time),
     )
 
 
-def _data(raw: dict[str, Any], contract: type[EventData], reception: Reception) -> EventData:
+def _data(
+    raw: dict[str, Any], contract: type[EventData], reception: Reception
+) -> tuple[EventData, bytes | None]:
+    """Gives the data of an event, and as JSON too where that is what will be published."""
     content_type = raw.get("datacontenttype")
     if content_type is not None and content_type != "application/json":
         _json_only(content_type)
@@ -151,22 +155,21 @@ def _data(raw: dict[str, Any], contract: type[EventData], reception: Reception) 
         raise RefusedError(
             invalid_event("data must be an object", (("/data", "Input should be an object"),))
         )
-    validate = contract.__pydantic_validator__.validate_python
-    data: EventData
     try:
-        data = validate(_with_uuids(given, contract, reception))
+        data, encoded = read(contract, _with_uuids(given, contract, reception))
     except ValidationError:
         # An own identifier may happen to be as long as a UUID, and a null says no more than nothing.
         told = {name: value for name, value in given.items() if value is not None}
         converted = _with_uuids(told, contract, reception, every=True)
         try:
-            data = validate(converted)
+            data, encoded = read(contract, converted)
         except ValidationError as fault:
-            raise RefusedError(invalid_event(*explain(fault, contract))) from None
-    if len(given) > len(data.__pydantic_fields_set__):
-        unknown = len(given) - len(data.__pydantic_fields_set__)
-        reception.unknown_fields[contract.TYPE] += unknown
-    return upcast(data)
+            raise RefusedError(invalid_event(*explain(fault, shape_of(contract)))) from None
+    if not given.keys() <= (known := names_of(contract)):
+        reception.unknown_fields[contract.TYPE] += len(given.keys() - known)
+    if PUBLISHED[contract.TYPE] is contract and contract.TYPE not in UPCASTERS:
+        return data, encoded
+    return upcast(data), None
 
 
 def _with_uuids(
@@ -202,15 +205,8 @@ def _with_uuids(
 def identifier_fields(contract: type[EventData]) -> tuple[tuple[str, str], ...]:
     """Gives the fields of a contract that hold ids, each with the noun it is an id of."""
     return tuple(
-        (name, name.removesuffix("_id"))
-        for name, info in contract.model_fields.items()
-        if name.endswith("_id") and UUID in (info.annotation, *_arguments(info.annotation))
+        (name, name.removesuffix("_id")) for name in id_fields(contract) if name.endswith("_id")
     )
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    found = getattr(annotation, "__args__", ())
-    return (*found, *(inner for part in found for inner in _arguments(part)))
 
 
 def _text(raw: dict[str, Any], name: str) -> str:

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
-from pydantic_core import from_json
 
 from revisit_chassis.failpoint import failpoint
 from revisit_events.feed import Partition
+
+_read_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 PACKAGE_BYTES = 256 * 1024
 """Of a record batch; a broker takes a megabyte unless told otherwise."""
@@ -164,7 +166,7 @@ def _packages(
     packed: list[Any] = []
     package = producer.create_batch()
     for row in rows:
-        headers: dict[str, str] = from_json(row.headers)
+        headers = _read_headers(row.headers)
         record = {
             "timestamp": None,
             "key": row.key.encode(),

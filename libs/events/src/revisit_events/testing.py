@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from revisit_events import contracts
 from revisit_events.contracts import EventData
 from revisit_events.envelope import Event, new_event
+from revisit_events.shapes import names_of, read
 
 D = TypeVar("D", bound=EventData)
 
@@ -56,7 +57,7 @@ class EventBuilder(Generic[D]):
     def __init__(self, contract: type[D], **defaults: Any) -> None:
         self.contract = contract
         self._defaults = {contract.AGGREGATE_ID: uuid4, **defaults}
-        if "patient_id" in contract.model_fields:
+        if "patient_id" in names_of(contract):
             self._defaults.setdefault("patient_id", uuid4)
 
     def __call__(
@@ -85,7 +86,10 @@ class EventBuilder(Generic[D]):
             if name not in data
         }
         return new_event(
-            self.contract(**fresh, **data),
+            read(
+                self.contract,
+                {name.rstrip("_"): value for name, value in {**fresh, **data}.items()},
+            )[0],
             source=source or f"/{self.contract.OWNER}",
             clinic_id=clinic_id,
             time=time,

@@ -364,8 +364,8 @@ def _changes(one: Judged) -> list[AnyEvent]:
         (TREATMENT_STATE, before and before.treatment_state, found.treatment_state.value),
     ):
         if left != entered:
-            data = PatientSegmentChanged.model_validate(
-                {"patient_id": one.patient_id, "axis": axis, "from": left, "to": entered}
+            data = PatientSegmentChanged(
+                patient_id=one.patient_id, axis=axis, from_=left or None, to=entered
             )
             events.append(_own(one, data, axis))
     # A first, low risk is no news.

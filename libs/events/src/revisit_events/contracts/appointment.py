@@ -10,10 +10,11 @@ from revisit_events.contracts.fields import (
     Id,
     Probability,
     Time,
+    written,
 )
 
 
-class _AppointmentEvent(EventData):
+class _AppointmentEvent(EventData, frozen=True, kw_only=True):
     """What every event of an appointment names."""
 
     OWNER: ClassVar[str] = "booking"
@@ -26,7 +27,7 @@ class _AppointmentEvent(EventData):
     """Whose appointment it is."""
 
 
-class AppointmentBooked(_AppointmentEvent):
+class AppointmentBooked(_AppointmentEvent, frozen=True, kw_only=True):
     """A meeting was planned."""
 
     TYPE: ClassVar[str] = "appointment.booked.v1"
@@ -46,18 +47,18 @@ class AppointmentBooked(_AppointmentEvent):
     """When it was booked; the event's time when left out."""
     channel: Code | None = None
     """`online, call_centre, walk_in, system`."""
-    modality: Literal["in_person", "telemedicine"] = "in_person"
+    modality: Literal["in_person", "telemedicine"] = written(default="in_person")
     """How they meet."""
 
 
-class AppointmentRescheduled(AppointmentBooked):
+class AppointmentRescheduled(AppointmentBooked, frozen=True, kw_only=True):
     """The meeting was moved; the event holds the new plan."""
 
     TYPE: ClassVar[str] = "appointment.rescheduled.v1"
     LIFECYCLE_RANK: ClassVar[int] = 20
 
 
-class AppointmentConfirmed(_AppointmentEvent):
+class AppointmentConfirmed(_AppointmentEvent, frozen=True, kw_only=True):
     """The patient said that they will come; the plan is repeated where the sender knows it."""
 
     TYPE: ClassVar[str] = "appointment.confirmed.v1"
@@ -77,11 +78,11 @@ class AppointmentConfirmed(_AppointmentEvent):
     """When it was booked."""
     channel: Code | None = None
     """Where the answer came in: `online, call_centre, walk_in, system`."""
-    modality: Literal["in_person", "telemedicine"] = "in_person"
+    modality: Literal["in_person", "telemedicine"] = written(default="in_person")
     """How they meet."""
 
 
-class AppointmentCancelled(_AppointmentEvent):
+class AppointmentCancelled(_AppointmentEvent, frozen=True, kw_only=True):
     """The meeting will not take place."""
 
     TYPE: ClassVar[str] = "appointment.cancelled.v1"
@@ -91,11 +92,11 @@ class AppointmentCancelled(_AppointmentEvent):
     """Who cancelled."""
     reason_code: Code | None = None
     """Such as `illness, no_time, price, went_elsewhere, practitioner_absent`."""
-    late: Flag = False
+    late: Flag = written(default=False)
     """Whether it came too late to fill the slot, by the clinic's rule."""
 
 
-class AppointmentNoShow(_AppointmentEvent):
+class AppointmentNoShow(_AppointmentEvent, frozen=True, kw_only=True):
     """The patient did not come."""
 
     TYPE: ClassVar[str] = "appointment.no_show.v1"
@@ -109,7 +110,7 @@ class AppointmentNoShow(_AppointmentEvent):
     """Version of the rule that says what a no-show is."""
 
 
-class AppointmentNoShowReversed(_AppointmentEvent):
+class AppointmentNoShowReversed(_AppointmentEvent, frozen=True, kw_only=True):
     """The patient did come after all."""
 
     TYPE: ClassVar[str] = "appointment.no_show_reversed.v1"
@@ -119,7 +120,7 @@ class AppointmentNoShowReversed(_AppointmentEvent):
     """Who corrected it: `system, reception, practitioner`."""
 
 
-class AppointmentAnswered(_AppointmentEvent):
+class AppointmentAnswered(_AppointmentEvent, frozen=True, kw_only=True):
     """A patient answered a message about an appointment."""
 
     TYPE: ClassVar[str] = "appointment.answered.v1"
@@ -134,7 +135,7 @@ class AppointmentAnswered(_AppointmentEvent):
     """The message that was answered."""
 
 
-class AppointmentNoShowRiskScored(_AppointmentEvent):
+class AppointmentNoShowRiskScored(_AppointmentEvent, frozen=True, kw_only=True):
     """How likely the patient is not to come."""
 
     TYPE: ClassVar[str] = "appointment.no_show_risk_scored.v1"
@@ -149,7 +150,7 @@ class AppointmentNoShowRiskScored(_AppointmentEvent):
     """Version of the model."""
 
 
-class SlotFreed(EventData):
+class SlotFreed(EventData, frozen=True, kw_only=True):
     """Time of a practitioner can be booked again."""
 
     TYPE: ClassVar[str] = "slot.freed.v1"

@@ -17,7 +17,7 @@ from revisit_events.contracts.fields import (
 _ALL = ("engagement", "feedback", "scoring")
 
 
-class ClinicRegistered(EventData):
+class ClinicRegistered(EventData, frozen=True, kw_only=True):
     """A clinic was registered or its particulars changed; the newest one holds all of them."""
 
     TYPE: ClassVar[str] = "clinic.registered.v1"
@@ -41,7 +41,7 @@ class ClinicRegistered(EventData):
     """Visits before it are imported history: no message, no task, outside the 2Z rule."""
 
 
-class TokenRevoked(EventData):
+class TokenRevoked(EventData, frozen=True, kw_only=True):
     """A token must not be accepted any more, although it has not expired.
 
     A platform token belongs to no clinic: its event has the nil UUID as `clinicid`.

@@ -13,10 +13,11 @@ from revisit_events.contracts.fields import (
     Minor,
     Number,
     Time,
+    written,
 )
 
 
-class LinkIssued(EventData):
+class LinkIssued(EventData, frozen=True, kw_only=True):
     """A public link went to a patient; the service that owns the subject serves its page."""
 
     TYPE: ClassVar[str] = "link.issued.v1"
@@ -42,7 +43,7 @@ class LinkIssued(EventData):
     """The message that carries it."""
 
 
-class JourneyEnrolled(EventData):
+class JourneyEnrolled(EventData, frozen=True, kw_only=True):
     """A patient entered a journey."""
 
     TYPE: ClassVar[str] = "journey.enrolled.v1"
@@ -60,11 +61,11 @@ class JourneyEnrolled(EventData):
     """Version of the journey."""
     subject_id: Id
     """What it is about: the visit or the appointment."""
-    arm: Literal["treated", "held_out"] = "treated"
+    arm: Literal["treated", "held_out"] = written(default="treated")
     """Whether the patient is contacted or held out for comparison."""
 
 
-class _MessageEvent(EventData):
+class _MessageEvent(EventData, frozen=True, kw_only=True):
     """What every event of a message names."""
 
     OWNER: ClassVar[str] = "engagement"
@@ -89,14 +90,14 @@ class _MessageEvent(EventData):
     """ISO 4217 code of the cost."""
 
 
-class MessageSent(_MessageEvent):
+class MessageSent(_MessageEvent, frozen=True, kw_only=True):
     """A provider took the message."""
 
     TYPE: ClassVar[str] = "message.sent.v1"
     LIFECYCLE_RANK: ClassVar[int] = 10
 
 
-class MessageFailed(_MessageEvent):
+class MessageFailed(_MessageEvent, frozen=True, kw_only=True):
     """The message did not reach the patient, or nobody can tell."""
 
     TYPE: ClassVar[str] = "message.failed.v1"
@@ -106,14 +107,14 @@ class MessageFailed(_MessageEvent):
     """Such as `rejected, bounced, expired, uncertain`."""
 
 
-class MessageDelivered(_MessageEvent):
+class MessageDelivered(_MessageEvent, frozen=True, kw_only=True):
     """The provider reports that the message arrived."""
 
     TYPE: ClassVar[str] = "message.delivered.v1"
     LIFECYCLE_RANK: ClassVar[int] = 30
 
 
-class TaskOpened(EventData):
+class TaskOpened(EventData, frozen=True, kw_only=True):
     """A piece of call-centre work is due."""
 
     TYPE: ClassVar[str] = "task.opened.v1"
@@ -135,7 +136,7 @@ class TaskOpened(EventData):
     """By when it is to be done."""
 
 
-class TaskClosed(EventData):
+class TaskClosed(EventData, frozen=True, kw_only=True):
     """A contact task ended."""
 
     TYPE: ClassVar[str] = "task.closed.v1"
@@ -152,13 +153,13 @@ class TaskClosed(EventData):
     """Why it was opened."""
     outcome: Code
     """Such as `booked, released, refused, unreachable, done, not_needed, expired`."""
-    attempts: Count = 0
+    attempts: Count = written(default=0)
     """How often the patient was tried."""
     minutes: Number | None = None
     """Working time spent, minutes."""
 
 
-class ConsentChanged(EventData):
+class ConsentChanged(EventData, frozen=True, kw_only=True):
     """A patient's consent for a purpose and a channel is now this."""
 
     TYPE: ClassVar[str] = "consent.changed.v1"

@@ -1,7 +1,9 @@
 """What patients say: surveys, reviews, complaints, and whether an action helped."""
 
+from sys import float_info
 from typing import Annotated, ClassVar, Literal
 
+from msgspec import Meta
 from pydantic import Field
 
 from revisit_events.contracts.fields import (
@@ -17,11 +19,14 @@ from revisit_events.contracts.fields import (
 
 SurveyKind = Literal["csat", "nps", "ces", "servqual"]
 _Hours = Annotated[
-    float, Field(strict=True, ge=0, allow_inf_nan=False), Expected("a number of hours, 0 or more")
+    float,
+    Field(strict=True, ge=0, allow_inf_nan=False),
+    Meta(ge=0, le=float_info.max),
+    Expected("a number of hours, 0 or more"),
 ]
 
 
-class _Answer(EventData):
+class _Answer(EventData, frozen=True, kw_only=True):
     """What both versions of an answer share."""
 
     OWNER: ClassVar[str] = "feedback"
@@ -42,7 +47,7 @@ class _Answer(EventData):
     """The answer on the question's scale; the higher, the better."""
 
 
-class SurveyAnsweredV1(_Answer):
+class SurveyAnsweredV1(_Answer, frozen=True, kw_only=True):
     """A patient answered a survey, on the usual scale of its kind.
 
     Readers get it as version 2: which scale a score is on was an assumption of every reader, and
@@ -52,7 +57,7 @@ class SurveyAnsweredV1(_Answer):
     TYPE: ClassVar[str] = "survey.answered.v1"
 
 
-class SurveyAnswered(_Answer):
+class SurveyAnswered(_Answer, frozen=True, kw_only=True):
     """A patient answered a question of a survey."""
 
     TYPE: ClassVar[str] = "survey.answered.v2"
@@ -63,7 +68,7 @@ class SurveyAnswered(_Answer):
     """The best answer possible."""
 
 
-class ReviewPosted(EventData):
+class ReviewPosted(EventData, frozen=True, kw_only=True):
     """A review appeared; its text stays in feedback."""
 
     TYPE: ClassVar[str] = "review.posted.v1"
@@ -91,7 +96,7 @@ class ReviewPosted(EventData):
     """What it is about, such as `waiting, price, staff`."""
 
 
-class ReviewSubmitted(ReviewPosted):
+class ReviewSubmitted(ReviewPosted, frozen=True, kw_only=True):
     """What a collector of reviews sends to feedback: `review.posted` with its text.
 
     The additional fields never leave feedback: what is published is `ReviewPosted`.
@@ -105,7 +110,7 @@ class ReviewSubmitted(ReviewPosted):
     """Where to read it."""
 
 
-class _ComplaintEvent(EventData):
+class _ComplaintEvent(EventData, frozen=True, kw_only=True):
     """What every event of a complaint names."""
 
     OWNER: ClassVar[str] = "feedback"
@@ -124,14 +129,14 @@ class _ComplaintEvent(EventData):
     """`low, medium, high`."""
 
 
-class ComplaintOpened(_ComplaintEvent):
+class ComplaintOpened(_ComplaintEvent, frozen=True, kw_only=True):
     """A complaint, or a case from a low score, was opened."""
 
     TYPE: ClassVar[str] = "complaint.opened.v1"
     LIFECYCLE_RANK: ClassVar[int] = 10
 
 
-class ComplaintResolved(_ComplaintEvent):
+class ComplaintResolved(_ComplaintEvent, frozen=True, kw_only=True):
     """The complaint was resolved."""
 
     TYPE: ClassVar[str] = "complaint.resolved.v1"
@@ -141,7 +146,7 @@ class ComplaintResolved(_ComplaintEvent):
     """Time from opening to resolution, hours."""
 
 
-class ActionVerified(EventData):
+class ActionVerified(EventData, frozen=True, kw_only=True):
     """Whether a corrective action helped was checked."""
 
     TYPE: ClassVar[str] = "action.verified.v1"

@@ -14,10 +14,11 @@ from revisit_events.contracts.fields import (
     Text,
     TimeZone,
     Year,
+    written,
 )
 
 
-class Acquisition(Part):
+class Acquisition(Part, frozen=True, kw_only=True):
     """How the patient came to the clinic, and what that cost."""
 
     channel: Code | None = None
@@ -28,7 +29,7 @@ class Acquisition(Part):
     """ISO 4217 code of the cost; the clinic's when left out."""
 
 
-class PatientRegistered(EventData):
+class PatientRegistered(EventData, frozen=True, kw_only=True):
     """A patient became known."""
 
     TYPE: ClassVar[str] = "patient.registered.v1"
@@ -53,20 +54,20 @@ class PatientRegistered(EventData):
     """Who pays."""
     employer_id: Id | None = None
     """The employer whose contract pays."""
-    chronic: Flag = False
+    chronic: Flag = written(default=False)
     """Whether the patient is observed for a chronic condition."""
     acquisition: Acquisition | None = None
     """How the patient came."""
 
 
-class PatientUpdated(PatientRegistered):
+class PatientUpdated(PatientRegistered, frozen=True, kw_only=True):
     """A patient's particulars changed; the event holds all of them."""
 
     TYPE: ClassVar[str] = "patient.updated.v1"
     LIFECYCLE_RANK: ClassVar[int] = 20
 
 
-class EncryptedContact(Part):
+class EncryptedContact(Part, frozen=True, kw_only=True):
     """A contact block (name, phone, e-mail, messenger ids) as ciphertext."""
 
     key_id: Code
@@ -75,7 +76,7 @@ class EncryptedContact(Part):
     """AES-256-GCM over the JSON block, base64."""
 
 
-class PatientContactChanged(EventData):
+class PatientContactChanged(EventData, frozen=True, kw_only=True):
     """The patient's contacts are now these; without `contact` they are gone (a tombstone)."""
 
     TYPE: ClassVar[str] = "patient.contact_changed.v1"
@@ -91,7 +92,7 @@ class PatientContactChanged(EventData):
     """The encrypted block; none is sent as a null value, so that compaction removes the last."""
 
 
-class PatientErased(EventData):
+class PatientErased(EventData, frozen=True, kw_only=True):
     """Everything that leads to the person is to be removed; anonymous facts stay."""
 
     TYPE: ClassVar[str] = "patient.erased.v1"

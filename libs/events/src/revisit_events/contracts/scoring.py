@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+import msgspec
 
-from revisit_events.contracts.fields import Code, Count, EventData, Id, Probability
+from revisit_events.contracts.fields import Code, Count, EventData, Id, Probability, written
 
 
-class PatientSegmentChanged(EventData):
+class PatientSegmentChanged(EventData, frozen=True, kw_only=True):
     """A patient moved from one segment of an axis to another."""
 
     TYPE: ClassVar[str] = "patient.segment_changed.v1"
@@ -19,13 +19,13 @@ class PatientSegmentChanged(EventData):
     """The patient."""
     axis: Code
     """The classification, such as `life_situation, treatment_state`."""
-    from_: Code | None = Field(default=None, alias="from")
+    from_: Code | None = msgspec.field(default=None, name="from")
     """The segment left; none for the first one."""
     to: Code
     """The segment entered."""
 
 
-class PatientChurnRiskChanged(EventData):
+class PatientChurnRiskChanged(EventData, frozen=True, kw_only=True):
     """How likely the patient is not to come back changed noticeably."""
 
     TYPE: ClassVar[str] = "patient.churn_risk_changed.v1"
@@ -41,7 +41,7 @@ class PatientChurnRiskChanged(EventData):
     """`low, medium, high`."""
     horizon_days: Count
     """Days after which half of those like the patient have returned: what silence is held against."""
-    main_reasons: tuple[Code, ...] = ()
+    main_reasons: tuple[Code, ...] = written(default=())
     """Codes of what weighs in the probability, the heaviest first; empty when nothing speaks for it."""
     model_version: Code
     """Version of the model."""

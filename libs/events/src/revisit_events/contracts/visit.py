@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from revisit_events.contracts.fields import Code, Currency, Day, EventData, Id, Minor, Part, Time
 
 
-class Referral(Part):
+class Referral(Part, frozen=True, kw_only=True):
     """Why the patient was sent elsewhere."""
 
     reason: Code
@@ -14,7 +14,7 @@ class Referral(Part):
     """Such as `acute, urgent, routine`."""
 
 
-class VisitCompleted(EventData):
+class VisitCompleted(EventData, frozen=True, kw_only=True):
     """A visit ended."""
 
     TYPE: ClassVar[str] = "visit.completed.v1"
@@ -66,7 +66,7 @@ class VisitCompleted(EventData):
     """ISO 4217 code of both; the clinic's when left out."""
 
 
-class LeadLost(EventData):
+class LeadLost(EventData, frozen=True, kw_only=True):
     """Somebody asked and did not book."""
 
     TYPE: ClassVar[str] = "lead.lost.v1"

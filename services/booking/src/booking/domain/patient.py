@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Literal
 from uuid import UUID
+
+Payer = Literal["self", "insurance", "corporate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Particulars:
     language: str | None = None
     time_zone: str | None = None
     family_id: UUID | None = None
-    payer: str | None = None
+    payer: Payer | None = None
     employer_id: UUID | None = None
     is_chronic: bool = False
     acquisition: Acquisition | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -291,13 +292,13 @@ async def _with_currency(
     return replace(findings, charge=replace(charge, currency=clinic.currency))
 
 
-def _ids(appointment: Appointment) -> dict[str, UUID]:
+def _ids(appointment: Appointment) -> dict[str, Any]:
     return {
         "appointment_id": appointment.appointment_id,
         "patient_id": appointment.patient_id,
     }
 
 
-def _plan(schedule: Schedule | None) -> dict[str, object]:
+def _plan(schedule: Schedule | None) -> dict[str, Any]:
     plan = asdict(schedule) if schedule else {}
     return {name: value for name, value in plan.items() if value is not None}

@@ -25,6 +25,7 @@ from engagement.rendering.domain import (
 from engagement.rendering.render import Content, Facts, render
 from revisit_chassis.crypto import Keyring, UnknownKey, UnreadableCiphertext
 from revisit_events.contracts import LinkIssued
+from revisit_events.contracts.fields import LegalClass
 
 _PURPOSES: Mapping[str, tuple[str, ...]] = {FOLLOW_UP: ("survey",), REMINDER: ("confirm", "cancel")}
 _SURVEY_LASTS = timedelta(days=30)
@@ -64,7 +65,7 @@ class MessageFacts:
     message_id: UUID
     patient_id: UUID
     journey: str
-    legal_class: str
+    legal_class: LegalClass
     subject_id: UUID
     clinic_name: str
     time_zone: str

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from revisit_events.contracts.fields import LegalClass
+
 _LIST = """
 SELECT * FROM message
 WHERE clinic_id = $1 AND ($2::uuid IS NULL OR patient_id = $2) AND ($3::text IS NULL OR journey = $3)
@@ -79,7 +81,7 @@ class SentMessage(NamedTuple):
     patient_id: UUID
     journey: str
     step: str
-    legal_class: str
+    legal_class: LegalClass
     subject_id: UUID
     state: str
     calls: int

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import fetch, fetch_value
+from revisit_events.contracts.fields import LegalClass
 
 
 class Claim(NamedTuple):
@@ -122,7 +123,7 @@ class DueMessage(NamedTuple):
     step: str
     subject_id: UUID
     occurrence: str
-    legal_class: str
+    legal_class: LegalClass
     state: str
     due_at: datetime
     expires_at: datetime

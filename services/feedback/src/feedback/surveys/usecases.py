@@ -38,6 +38,7 @@ from feedback.surveys.domain import (
 )
 from revisit_chassis.crypto import Keyring
 from revisit_events.contracts import SurveyAnswered
+from revisit_events.contracts.feedback import SurveyKind
 from revisit_events.envelope import Event, new_event
 from revisit_events.outbox import publish
 
@@ -195,7 +196,10 @@ async def change_survey(
 def _answer_events(
     link: Link, answers: Answers, practitioner_id: uuid.UUID | None, now: datetime
 ) -> list[Event[SurveyAnswered]]:
-    scored = (("csat", answers.csat, CSAT_SCALE), ("nps", answers.nps, NPS_SCALE))
+    scored: tuple[tuple[SurveyKind, int | None, tuple[int, int]], ...] = (
+        ("csat", answers.csat, CSAT_SCALE),
+        ("nps", answers.nps, NPS_SCALE),
+    )
     return [
         new_event(
             SurveyAnswered(
