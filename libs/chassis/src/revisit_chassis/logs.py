@@ -12,9 +12,11 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any, Literal
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -63,7 +65,7 @@ def configure_logging(service: str, form: Literal["json", "console"] = "json") -
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        stamp,
         frames_only,
         redact,
     ]
@@ -93,9 +95,27 @@ def renderer_of(form: Literal["json", "console"]) -> structlog.typing.Processor:
     """
     if form == "console":
         return structlog.dev.ConsoleRenderer()
-    # Escaped Cyrillic would hide a name from whoever searches the logs for it, and from the tests.
-    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
-    return lambda _logger, _method, event: encode(event)
+    return json_line
+
+
+# Neither escapes Cyrillic: that would hide a name from whoever searches the logs for it, and from the tests.
+_quickly = msgspec.json.Encoder(enc_hook=repr).encode
+_carefully = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+
+
+def json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
+    """Gives an event as JSON, whatever is in it."""
+    try:
+        return _quickly(event).decode()
+    except (ValueError, TypeError):  # half of a surrogate pair; keys that are no texts
+        return _carefully(event)
+
+
+def stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Adds the time in UTC; structlog's own stamp takes 5 us of the 30 of a line."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    event["timestamp"] = now.isoformat(timespec="microseconds") + "Z"
+    return event
 
 
 def frames_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
