@@ -11,7 +11,7 @@ import os
 import random
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,18 @@ def _die_once(service: str, event_id: str) -> None:
 
 def slow_commits(seconds: float) -> None:
     """Lets some transactions of the intake commit late, long after their rows got their position."""
-    publish = intake.publish
 
-    async def publish_and_linger(connection: Any, events: Sequence[Any]) -> None:
-        await publish(connection, events)
-        if random.random() < 0.5:
-            await asyncio.sleep(seconds)
+    def lingering(publish: Callable[[Any, Sequence[Any]], Awaitable[Any]]) -> Any:
+        async def publish_and_linger(connection: Any, events: Sequence[Any]) -> Any:
+            fresh = await publish(connection, events)
+            if random.random() < 0.5:
+                await asyncio.sleep(seconds)
+            return fresh
 
-    intake.publish = publish_and_linger  # type: ignore[attr-defined]
+        return publish_and_linger
+
+    intake._take = lingering(intake._take)
+    intake._claim_and_publish = lingering(intake._claim_and_publish)
 
 
 def shorten_waits() -> None:

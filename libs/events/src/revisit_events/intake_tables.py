@@ -47,6 +47,10 @@ def create(op: Operations, roles: Roles) -> None:
     op.execute(
         "CREATE TYPE intake_claim AS (clinic_id uuid, source text, event_id text, body_digest bytea)"
     )
+    op.execute(
+        "CREATE TYPE intake_event AS (clinic_id uuid, source text, event_id text, body_digest bytea,"
+        " topic text, key text, headers text, data bytea)"
+    )
     protect(op, "intake", roles, privileges="SELECT, INSERT")
     protect(op, "rejected_event", roles)
     list_clinics(op, "rejected_event", roles)

@@ -24,10 +24,11 @@ SLOTS = 64
 
 # hashtext need only be stable as long as a row waits in the queue.
 SLOT_OF_KEY = f"hashtext(key) & {SLOTS - 1}"
-_QUEUE = f"""
+QUEUE_TOLD = f"""
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
 SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM told
 """  # noqa: S608  (a constant)
+"""End of a statement that has put rows into the outbox, WITH told AS (...): the relay's queue."""
 _PUBLISH = f"""
 WITH told AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
@@ -37,7 +38,7 @@ WITH told AS (
   ORDER BY place
   RETURNING clinic_id, recorded_on, position, key
 )
-{_QUEUE}
+{QUEUE_TOLD}
 """  # noqa: S608  (a constant)
 _PLACE_PREFIX = "ffffffff-ffff-ffff-ffff-"
 _PLACE = re.compile(_PLACE_PREFIX + "([0-9]{12})")
@@ -134,7 +135,7 @@ def telling(rows: str, ids: str, parameter: int) -> str:
   FROM {rows}
   RETURNING clinic_id, recorded_on, position, key
 )
-{_QUEUE}"""  # noqa: S608
+{QUEUE_TOLD}"""  # noqa: S608
 
 
 def message_of(event: AnyEvent) -> Message:

@@ -1,0 +1,92 @@
+"""What was sent before, or stands twice in a batch, is told apart and neither kept nor published twice."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from revisit_events import intake
+
+
+def visit(number: int, outcome: str = "treated") -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": f"e-{number}",
+        "source": "//mis",
+        "type": "visit.completed.v1",
+        "time": "2026-01-15T10:00:00Z",
+        "data": {
+            "visit_id": f"V-{number}",
+            "patient_id": "P-1",
+            "kind": "consultation",
+            "outcome": outcome,
+            "completed_at": "2026-01-15T10:00:00Z",
+        },
+    }
+
+
+async def post(client: httpx.AsyncClient, *events: dict[str, Any]) -> tuple[int, int, list[int]]:
+    answer = await client.post(
+        "/v1/events",
+        json=events,
+        headers={"Content-Type": "application/cloudevents-batch+json"},
+    )
+    assert answer.status_code == 202, answer.text
+    told = answer.json()
+    return told["accepted"], told["duplicate"], [one["index"] for one in told["rejected"]]
+
+
+async def published(store: Any) -> list[str]:
+    return [headers["ce_id"] for headers, _ in await store.published("visit.completed")]
+
+
+async def test_each_event_of_a_mixed_batch_has_its_own_fate(
+    client: httpx.AsyncClient, store: Any
+) -> None:
+    assert await post(client, visit(1), visit(2)) == (2, 0, [])
+    # New, known, another word for what is known, new, and the same once more.
+    mixed = (visit(3), visit(1), visit(2, "healthy"), visit(4), visit(3))
+    assert await post(client, *mixed) == (2, 2, [2])
+    assert await post(client, *mixed) == (0, 4, [2])
+    assert await post(client, visit(5)) == (1, 0, [])
+    assert await published(store) == ["e-1", "e-2", "e-3", "e-4", "e-5"]
+    found = await store.rows("SELECT count(*) AS visits, min(outcome) AS outcome FROM visit")
+    assert [(row.visits, row.outcome) for row in found] == [(5, "treated")]
+    ((unsent,),) = await store.rows("SELECT count(*) FROM outbox_unsent")
+    assert unsent == len(await store.rows("SELECT position FROM outbox"))
+
+
+async def test_same_batch_from_many_at_once_is_taken_once(
+    client: httpx.AsyncClient, store: Any
+) -> None:
+    batch = [visit(number) for number in range(20)]
+    answers = await asyncio.gather(*(post(client, *batch) for _ in range(6)))
+    assert sorted(answers) == [(0, 20, [])] * 5 + [(20, 0, [])]
+    assert sorted(await published(store)) == sorted(f"e-{number}" for number in range(20))
+
+
+async def test_repeats_are_expected_as_long_as_they_come(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways: list[str] = []
+
+    def noted(way: str) -> Any:
+        original = getattr(intake, way)
+
+        async def claim(*arguments: Any) -> Any:
+            ways.append(way)
+            return await original(*arguments)
+
+        return claim
+
+    for way in ("_take", "_claim_and_publish"):
+        monkeypatch.setattr(intake, way, noted(way))
+    for number in (1, 1, 1, 2, 3):
+        await post(client, visit(number))
+    assert ways == [
+        "_take",  # new
+        *("_take", "_claim_and_publish"),  # a repeat that nobody expected
+        *("_claim_and_publish", "_claim_and_publish"),  # another one; then none
+        "_take",
+    ]
