@@ -178,34 +178,6 @@ async def withdraw(
     )
 
 
-async def save_plans(
-    connection: AsyncConnection, plans: Sequence[Planned], erased_decision: str
-) -> None:
-    """Writes planned messages; one that exists already is only moved, and only before its first claim.
-
-    Args:
-        connection: Inside a transaction of their clinics.
-        plans: What ought to exist.
-        erased_decision: The decision, as JSON, for messages of patients already erased.
-    """
-    await fetch(connection, _SAVE_PLANS, plans, erased_decision)
-
-
-_SAVE_PLANS = """
-INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
-    occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
-SELECT *, CASE WHEN erased_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
-    CASE WHEN erased_at IS NOT NULL THEN 'patient_erased' END,
-    CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
-FROM unnest($1::planned_message[])
-ORDER BY clinic_id, message_id
-ON CONFLICT (clinic_id, message_id) DO UPDATE SET
-    due_at = excluded.due_at, expires_at = excluded.expires_at
-WHERE m.state = 'scheduled' AND m.attempt = 0
-    AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
-"""
-
-
 class Enrolment(NamedTuple):
     """One run of a journey; the columns of the database's type `new_enrolment`."""
 
@@ -215,30 +187,65 @@ class Enrolment(NamedTuple):
     subject_id: UUID
 
 
-_ENROL = f"""
-WITH enrolled AS (
+class Journey(NamedTuple):
+    """What all runs of a journey have in common.
+
+    Args:
+        name: Its key.
+        version: Its version.
+        told: The event of a run whose ids are places.
+    """
+
+    name: str
+    version: int
+    told: Form
+
+
+# Both at once, for each round trip counts where events come one by one. The plans come first: what is not
+# referred to would be written last, and everybody takes messages before other locks.
+_SAVE_PLANS = f"""
+WITH planned AS (
+    INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
+        occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
+    SELECT *, CASE WHEN erased_at IS NULL THEN 'scheduled' ELSE 'dropped' END,
+        CASE WHEN erased_at IS NOT NULL THEN 'patient_erased' END,
+        CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
+    FROM unnest($1::planned_message[])
+    ORDER BY clinic_id, message_id
+    ON CONFLICT (clinic_id, message_id) DO UPDATE SET
+        due_at = excluded.due_at, expires_at = excluded.expires_at
+    WHERE m.state = 'scheduled' AND m.attempt = 0
+        AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
+    RETURNING true
+), enrolled AS (
     INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
-    SELECT *, $2::text, $3::int FROM unnest($1::new_enrolment[])
+    SELECT *, $4::text, $5::int FROM unnest($3::new_enrolment[])
+    WHERE (SELECT count(*) FROM planned) IS NOT NULL
     ORDER BY clinic_id, enrolment_id
     ON CONFLICT DO NOTHING
     RETURNING clinic_id, enrolment_id, patient_id, subject_id
-), {telling("enrolled", ", ".join(Enrolment._fields), 4)}
+), {telling("enrolled", ", ".join(Enrolment._fields), 6)}
 """  # noqa: S608  # built of the constants above
 
 
-async def enrol(
-    connection: AsyncConnection, journey: str, version: int, rows: Sequence[Enrolment], told: Form
+async def save_plans(
+    connection: AsyncConnection,
+    journey: Journey,
+    plans: Sequence[Planned],
+    enrolments: Sequence[Enrolment],
+    erased_decision: str,
 ) -> None:
-    """Enrols those who are not yet, and tells of each.
+    """Writes planned messages, enrols those who are not yet, and tells of each.
 
-    A transaction that books and completes an appointment comes here twice: what it told the first time
-    is no news the second.
+    A message that exists already is only moved, and only before its first claim. A transaction that books
+    and completes an appointment comes here twice: what it told the first time is no news the second.
 
     Args:
         connection: Inside a transaction of their clinics.
-        journey: Key of the journey.
-        version: Of the journey.
-        rows: Runs, known or not.
-        told: The event of a run whose ids are places.
+        journey: The journey.
+        plans: What ought to exist.
+        enrolments: Runs, known or not.
+        erased_decision: The decision, as JSON, for messages of patients already erased.
     """
-    await fetch(connection, _ENROL, rows, journey, version, *told)
+    name, version, told = journey
+    await fetch(connection, _SAVE_PLANS, plans, erased_decision, enrolments, name, version, *told)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.journeys import store
 from engagement.journeys.domain import FOLLOW_UP, REMINDER, VERSION, Recipient, follow_up, reminder
-from engagement.journeys.store import Enrolment, Subject
+from engagement.journeys.store import Enrolment, Journey, Subject
 from engagement.messages.domain import Planned
 from engagement.messages.endings import Ending, end_messages, forget_texts
 from engagement.projections.store import Key, Place, SavedVisit
@@ -142,11 +142,13 @@ async def _bring_into_line(
     if planned_before:
         planned = [plan.message_id for plan in plans]
         await store.withdraw(connection, journey, planned_before, planned)
-    if plans:
-        await store.save_plans(connection, plans, _ERASED_DECISION)
-    await _enrol(
-        connection, journey, [s for s in subjects if s.happens_at >= s.recipient.live_from], now
-    )
+    enrolments = [
+        _enrolment(journey, one) for one in subjects if one.happens_at >= one.recipient.live_from
+    ]
+    if plans or enrolments:
+        told = form_of(_enrolled(journey, Enrolment(*places(4)), now))
+        every = Journey(journey, VERSION, told)
+        await store.save_plans(connection, every, plans, enrolments, _ERASED_DECISION)
 
 
 async def _subjects(
@@ -166,15 +168,6 @@ def _planned(journey: str, subject: Subject) -> Planned | None:
         return follow_up(subject.recipient, subject.subject_id, subject.happens_at)
     agreed = subject.scheduled_at or subject.happens_at
     return reminder(subject.recipient, subject.subject_id, subject.happens_at, agreed)
-
-
-async def _enrol(
-    connection: AsyncConnection, journey: str, subjects: Sequence[Subject], now: datetime
-) -> None:
-    if subjects:
-        rows = [_enrolment(journey, subject) for subject in subjects]
-        told = form_of(_enrolled(journey, Enrolment(*places(4)), now))
-        await store.enrol(connection, journey, VERSION, rows, told)
 
 
 def _enrolment(journey: str, subject: Subject) -> Enrolment:
