@@ -253,13 +253,14 @@ async def run_rows(connection: AsyncConnection, statement: str, rows: Sequence[R
 
 
 async def _make_stubs_of(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
-    patients: set[Row] = set()
+    # Nearly every event names another patient: the statement takes out the few that come twice.
+    patients: list[Row] = []
     practitioners: set[Row] = set()
     services: set[Row] = set()
     for event in events:
         data, clinic_id = event.data, event.clinic_id
         if patient_id := getattr(data, "patient_id", None):
-            patients.add((clinic_id, patient_id))
+            patients.append((clinic_id, patient_id))
         if practitioner_id := getattr(data, "practitioner_id", None):
             practitioners.add((clinic_id, practitioner_id))
         if service_code := getattr(data, "service_code", None):
