@@ -33,13 +33,18 @@ from revisit_events.sending import PACKAGE_BYTES, Sent, send
 from revisit_events.unsendable import put_aside
 
 BATCH = 500
-BUSY_POLL_SECONDS = 0.01
+BUSY_POLL_SECONDS = 0.03
 SHORTEST_PAUSE_SECONDS = 0.002
 IDLE_POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 QUIET_POLLS = 20
-"""A poll begins ten milliseconds after the one before, or two after its end if it took longer, or at once if
-it was full; looks at an empty queue grow apart to fifty."""
+"""A poll begins thirty milliseconds after the one before, or two after its end if it took longer, or at once
+if it was full; looks at an empty queue grow apart to fifty.
+
+Sooner would be later: each poll is a transaction here, an answer of the broker and a transaction of each
+consumer. At 200 single events a second on two cores, of six runs in turn each, ten milliseconds gave a p99
+from post to last effect of 128 ms and thirty gave 75: with ten, both cores had no time left.
+"""
 SEND_TIMEOUT_SECONDS = 30.0
 LOG_CHECK_SECONDS = 10.0
 LOCK_CHECK_SECONDS = 1.0
