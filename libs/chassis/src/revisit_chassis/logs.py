@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -48,6 +49,8 @@ _SECRETS = re.compile(
 _SUSPECT = re.compile(r"[@+]|(?<![\w.:-])\d{7}|\d[ ()-]+\d|eyJ|/[\w-]{22}|exception=")
 # Of our own making; the digits of a time are no phone.
 _OWN_KEYS = frozenset(("level", "service", "method", "timestamp", "exception", "_record"))
+# Nearly always texts of the code: a name of an event, a template of a path.
+_FEW_WORDS = frozenset(("event", "route"))
 # asyncio repeats the text of an exception in the repr of the task that raised it.
 _RAISED = re.compile(r"(exception=\w+)\(.*\)", re.DOTALL)
 
@@ -155,7 +158,9 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if key in FORBIDDEN_KEYS:
             event[key] = REDACTED
         elif type(value) is str:
-            if key not in _OWN_KEYS and _SUSPECT.search(value):
+            if key in _FEW_WORDS:
+                event[key] = _redact_known(value)
+            elif key not in _OWN_KEYS and _SUSPECT.search(value):
                 event[key] = redact_text(value)
         elif type(value) is not int and type(value) is not float and key not in _OWN_KEYS:
             event[key] = _redacted(value, 0)
@@ -177,6 +182,9 @@ def redact_text(text: str) -> str:
     if "exception=" in text:
         text = _RAISED.sub(rf"\1({REDACTED})", text)
     return _SECRETS.sub(REDACTED, text)
+
+
+_redact_known = lru_cache(maxsize=512)(redact_text)
 
 
 def _redacted(value: Any, depth: int) -> Any:

@@ -83,8 +83,7 @@ WITH given AS MATERIALIZED (
 ), queued AS ({QUEUE_TOLD})
 SELECT count(*) FROM claimed
 """  # noqa: S608  (a constant)
-# A row whose xmin is this transaction was claimed by it. Asked only when some were not: returning what
-# was claimed would cost every event for the sake of the few that are repeated.
+# A row whose xmin is this transaction was claimed by it.
 _CLAIMED = """
 SELECT clinic_id, source, event_id, body_digest,
        intake.xmin = pg_current_xact_id()::xid AS is_new
