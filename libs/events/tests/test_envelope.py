@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import revisit_events
 from revisit_chassis.trace import take_traceparent
-from revisit_events import dlq, generate, kafka, outbox, retry, testing
+from revisit_events import dlq, generate, kafka, outbox, rejected, retry, testing
 from revisit_events.catalog import CATALOG, PUBLISHED, UPCASTERS, topic_of, upcast
 from revisit_events.contracts import SurveyAnswered
 from revisit_events.contracts.fields import EARLIEST, LATEST
@@ -240,6 +240,28 @@ def test_large_event_spoils_only_itself_in_a_batch() -> None:
     reception = receive(raw, event.clinic_id, CATALOG)
     assert [(one.index, one.refusal.status) for one in reception.refused] == [(0, 413)]
     assert [index for index, _ in reception.events] == [1]
+
+
+@pytest.mark.parametrize("depth", [150, 500, *range(900, 1000, 2), 5_000])
+def test_event_nested_too_deep_spoils_only_itself_in_a_large_batch(depth: int) -> None:
+    event = testing.visit_completed()
+    good = {**kafka.attributes(event), "data": json.loads(event.data_json())}
+    deep = json.dumps({**good, "id": "deep", "padding": "x" * 300_000, "zz": 0})
+    deep = deep.replace('"zz": 0', f'"zz": {"[" * depth}{"]" * depth}')
+    body = f"[{deep}, {json.dumps(good)}]".encode()
+    batch = {"content-type": "application/cloudevents-batch+json"}
+    if depth > 1_000:  # so deep that nobody reads it
+        with pytest.raises(RefusedError):
+            raw_events(body, batch)
+        return
+    try:
+        raw = raw_events(body, batch)
+    except RefusedError:
+        return  # how deep it goes hangs on who calls
+    reception = receive(raw, event.clinic_id, CATALOG)
+    assert [(one.index, one.refusal.status) for one in reception.refused] == [(0, 413)]
+    assert [index for index, _ in reception.events] == [1]
+    assert rejected._body_of(raw.events[0]).startswith("{")
 
 
 def test_sequence_past_its_range_is_refused_with_the_range() -> None:

@@ -162,9 +162,14 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
                 event[key] = _redact_known(value)
             elif key not in _OWN_KEYS and _SUSPECT.search(value):
                 event[key] = redact_text(value)
-        elif type(value) is not int and type(value) is not float and key not in _OWN_KEYS:
+        elif type(value) is not int and type(value) is not float and not _is_own(key, value):
             event[key] = _redacted(value, 0)
     return event
+
+
+def _is_own(key: str, value: Any) -> bool:
+    """Tells whether a value was put there by the processors: the frames, the record of another logger."""
+    return key == "_record" or (key in _OWN_KEYS and type(value) is list)
 
 
 def redact_text(text: str) -> str:
@@ -191,7 +196,7 @@ def _redacted(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return redact_text(value)
+        return redact_text(str(value))
     if depth >= DEEPEST:
         return REDACTED
     if isinstance(value, Mapping):

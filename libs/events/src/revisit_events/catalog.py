@@ -67,10 +67,10 @@ class Upcaster:
 
 
 _USUAL_SCALES: Mapping[str, tuple[float, float]] = {
-    "csat": (1, 5),
-    "nps": (0, 10),
-    "ces": (1, 7),
-    "servqual": (1, 7),
+    "csat": (1.0, 5.0),
+    "nps": (0.0, 10.0),
+    "ces": (1.0, 7.0),
+    "servqual": (1.0, 7.0),
 }
 
 

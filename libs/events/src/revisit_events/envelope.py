@@ -136,21 +136,21 @@ def new_event(
         id: Given where the same fact must always have the same id; else random.
 
     Raises:
-        pydantic.ValidationError: The data holds what its contract does not allow.
+        ValueError: The data holds what its contract does not allow.
     """
-    told = published(data)
+    told, encoded = checked(published(data))
     return Event(
         id=id or uuid4().hex,
         source=source,
         time=time.astimezone(UTC),
         clinic_id=clinic_id,
-        data=data,
+        data=told if isinstance(told, type(data)) else data,
         subject=data.aggregate_id,
         sequence=sequence,
         correlation_id=correlation_id or (cause.correlation_id or cause.id if cause else None),
         causation_id=cause.id if cause else None,
         traceparent=cause.traceparent if cause else current_traceparent(),
-        _encoded=checked(type(told), told),
+        _encoded=encoded,
     )
 
 

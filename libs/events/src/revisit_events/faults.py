@@ -35,21 +35,21 @@ _SPEAKING = frozenset(
 
 
 def explain(
-    fault: ValidationError, contract: type[BaseModel]
+    fault: ValidationError, shape: type[BaseModel]
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Gives a sentence about the first fault, and each fault as (JSON pointer, detail).
 
     Args:
         fault: What validation of the data found.
-        contract: The model that was validated against.
+        shape: Of the contract, which found it.
     """
     found = fault.errors(include_url=False, include_input=False)
-    errors = tuple(_pointer_and_detail(error, contract) for error in found[:_MOST_FAULTS])
+    errors = tuple(_pointer_and_detail(error, shape) for error in found[:_MOST_FAULTS])
     first = found[0]
     place = ".".join(["data", *map(str, first["loc"])])
     if first["type"] == "missing":
         return f"{place} is required", errors
-    return f"{place} must be {_expected(first, contract)}", errors
+    return f"{place} must be {_expected(first, shape)}", errors
 
 
 def pointer(*steps: str | int) -> str:
@@ -61,16 +61,16 @@ def pointer(*steps: str | int) -> str:
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
 
 
-def _pointer_and_detail(error: ErrorDetails, contract: type[BaseModel]) -> tuple[str, str]:
+def _pointer_and_detail(error: ErrorDetails, shape: type[BaseModel]) -> tuple[str, str]:
     where = pointer("data", *error["loc"])
     if error["type"] == "missing":
         return where, "Field required"
     if error["type"] in _SPEAKING:
         return where, error["msg"]
-    return where, f"Input should be {_expected(error, contract)}"
+    return where, f"Input should be {_expected(error, shape)}"
 
 
-def _expected(error: ErrorDetails, contract: type[BaseModel]) -> str:
+def _expected(error: ErrorDetails, shape: type[BaseModel]) -> str:
     if error["type"] == "literal_error":
         return f"one of {error['ctx']['expected']}".replace("'", "")
     if error["type"] == "json_invalid":
@@ -80,15 +80,15 @@ def _expected(error: ErrorDetails, contract: type[BaseModel]) -> str:
     if error["type"] == "tuple_type":
         return "a list"
     names = tuple(step for step in error["loc"] if isinstance(step, str))
-    return _expectation(contract, names) or "valid"
+    return _expectation(shape, names) or "valid"
 
 
 @lru_cache(maxsize=1024)
-def _expectation(contract: type[BaseModel], names: tuple[str, ...]) -> str | None:
+def _expectation(shape: type[BaseModel], names: tuple[str, ...]) -> str | None:
     """Follows field names into nested models to the words for what the last one must be."""
     if not names:
         return None
-    info = _field(contract.model_fields, names[0])
+    info = _field(shape.model_fields, names[0])
     if info is None:
         return None
     parts = [*info.metadata, *_parts(info.annotation)]

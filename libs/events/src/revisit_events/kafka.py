@@ -106,7 +106,7 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
     if contract is None:
         raise InvalidEvent("type is not known in this topic")
     data = upcast(_data(contract, found.get("subject"), value))
-    as_written = value is not None and event_type not in UPCASTERS and b"\\u0000" not in value
+    as_written = value is not None and event_type not in UPCASTERS and _is_storable(value)
     time = _required(found, "time")
     return Event(
         id=_required(found, "id"),
@@ -122,6 +122,11 @@ def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> Any
         _encoded=value if as_written else None,
         _time_text=time_text_as_given(time),
     )
+
+
+def _is_storable(value: bytes) -> bool:
+    """Tells whether nothing in JSON that was read, in a field nobody knows say, is refused by PostgreSQL."""
+    return not (b"\\u0000" in value or b"NaN" in value or b"Infinity" in value)
 
 
 def _ce_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:

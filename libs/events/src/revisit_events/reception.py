@@ -1,7 +1,7 @@
 """Raw events from outside as events of one clinic: checked, with canonical identifiers.
 
 One bad event never blocks the others: it becomes a refusal with its index. The usual event costs
-one pass of the compiled validator; words are looked for only when something is wrong.
+one pass of the contract's reader; words are looked for only when something is wrong.
 """
 
 import json
@@ -44,7 +44,7 @@ _MAX_SEQUENCE = 2**63 - 1
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Accepted = Mapping[str, type[EventData]]
-"""The types a service takes from outside, with the model of each."""
+"""The types a service takes from outside, with the contract of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,10 @@ def _size_bytes(raw: Any) -> int:
     try:
         return len(to_json(raw))
     except ValueError:  # a lone surrogate: the length of its escaped form will do
-        return len(json.dumps(raw))
+        try:
+            return len(json.dumps(raw))
+        except RecursionError:  # read and too deep to be written: nobody means that
+            return MAX_EVENT_BYTES + 1
 
 
 def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception) -> AnyEvent:
@@ -179,7 +182,7 @@ def _with_uuids(
 
     Args:
         given: The data as it came; it is not changed, because a refused event is kept as it came.
-        contract: Its model.
+        contract: Its contract.
         reception: Keeps the identifiers met.
         every: Also looks at identifiers as long as a UUID's text.
     """

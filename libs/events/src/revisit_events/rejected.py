@@ -74,7 +74,7 @@ async def keep(
     """
     rows: dict[tuple[UUID, UUID], tuple[Any, Refused, bytes]] = {}
     for clinic_id, raw, refusal in refused:
-        body = json.dumps(raw, sort_keys=True)
+        body = _body_of(raw)
         rows[clinic_id, uuid5(_BODY_NAMESPACE, body)] = (raw, refusal, body.encode())
     now = datetime.now(UTC)
     await connection.exec_driver_sql(
@@ -93,6 +93,13 @@ async def keep(
             ],
         ),
     )
+
+
+def _body_of(raw: Any) -> str:
+    try:
+        return json.dumps(raw, sort_keys=True)
+    except RecursionError:  # read and too deep to be written: at least whose it was is kept
+        return json.dumps({name: fitting_text(raw, name) for name in ("id", "source", "type")})
 
 
 async def forget_old(worker_database: Database) -> None:

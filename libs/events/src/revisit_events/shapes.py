@@ -26,9 +26,8 @@ from revisit_events.contracts.fields import parts_of, read_special, times_of
 D = TypeVar("D", bound=EventData)
 
 _NUL = b"\\u0000"
-# To the second or with six digits after it, each with Z or an offset.
-_USUAL_LENGTHS = frozenset({20, 25, 27, 32})
-_FINE_WITH_OFFSET = 32
+_LONGEST_IN_UTC = len("2026-01-15T13:12:00.123456Z")
+_LONGEST_WITH_OFFSET = len("2026-01-15T16:12:00.123456+03:00")
 _encoder = msgspec.json.Encoder()
 
 encode: Callable[[EventData], bytes] = _encoder.encode
@@ -66,9 +65,10 @@ def _has_usual_times(contract: type[EventData], given: Mapping[str, Any]) -> boo
     for name in times_of(contract):
         text = given.get(name)
         if type(text) is str:
-            length = len(text)
-            ends_usually = text[-3] == ":" or (text[-1] in "Zz" and length != _FINE_WITH_OFFSET)
-            if not (ends_usually and length in _USUAL_LENGTHS):
+            is_in_utc = text[-1] in "Zz"
+            if len(text) > (_LONGEST_IN_UTC if is_in_utc else _LONGEST_WITH_OFFSET):
+                return False
+            if not is_in_utc and text[-3] != ":":
                 return False
     return True
 
@@ -85,6 +85,8 @@ def read_json(contract: type[D], value: bytes) -> D:
     """
     if _NUL not in value:
         try:
+            if not value.isascii():
+                value.decode()  # what is in fields that a contract does not know is not looked at else
             data: D = _decoder(contract).decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass  # its shape knows why
@@ -93,19 +95,17 @@ def read_json(contract: type[D], value: bytes) -> D:
     return _by_shape(contract, shape_of(contract).model_validate_json(value))
 
 
-def checked(contract: type[EventData], data: EventData) -> bytes:
-    """Gives data of our own as JSON, and makes sure that its readers will take it.
+def checked(data: D) -> tuple[D, bytes]:
+    """Gives data of our own as its readers will have it, and as JSON.
 
     Args:
-        contract: The contract.
-        data: Of the contract.
+        data: Of a published contract.
 
     Raises:
-        pydantic.ValidationError: A field holds what the contract does not allow.
+        ValueError: A field holds what the contract does not allow.
     """
-    encoded = encode(data)
-    read_json(contract, encoded)
-    return encoded
+    read_again = read_json(type(data), encode(data))
+    return read_again, encode(read_again)
 
 
 def with_fields_of(contract: type[D], data: EventData) -> D:
@@ -164,7 +164,7 @@ def shape_of(contract: type[Struct]) -> type[BaseModel]:
         fields[field.name] = (_shaped(kinds[field.name]), Field(**told))
     return create_model(
         contract.__name__,
-        __config__=ConfigDict(frozen=True, extra="ignore", populate_by_name=True),
+        __config__=ConfigDict(frozen=True, extra="ignore"),
         __doc__=contract.__doc__,
         **fields,
     )
@@ -183,7 +183,10 @@ def _meanings(contract: type[Struct]) -> dict[str, str]:
     for kind in reversed(contract.__mro__):
         if kind in {object, Struct} or not issubclass(kind, Struct):
             continue
-        (written,) = ast.parse(dedent(inspect.getsource(kind))).body
+        try:
+            (written,) = ast.parse(dedent(inspect.getsource(kind))).body
+        except OSError:  # there is none: the words are for documents alone
+            continue
         for field, text in pairwise(getattr(written, "body", ())):
             match field, text:
                 case (

@@ -312,12 +312,14 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Brings times to UTC.
 
         Raises:
-            ValueError: A time or a day lies outside 1900 to 2199.
+            ValueError: A time has no zone; a time or a day lies outside 1900 to 2199.
         """
         for name in times_of(type(self)):
             time = getattr(self, name)
             if time is None:
                 continue
+            if time.tzinfo is None:
+                raise ValueError(name)
             # In a bound's own year the offset may decide.
             if not EARLIEST.year < time.year < LATEST.year - 1 and not EARLIEST <= time < LATEST:
                 raise ValueError(name)
