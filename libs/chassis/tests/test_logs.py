@@ -97,6 +97,17 @@ def test_values_under_forbidden_keys_are_redacted_at_any_depth(
     assert "Казань" in out
 
 
+@pytest.mark.parametrize("key", ["exception", "method", "service", "level"])
+def test_value_under_a_key_of_the_logs_own_is_redacted_if_it_is_no_text(
+    capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    with configured():
+        structlog.get_logger().info(
+            "thing.done", **{key: {"about": ("write to anna@example.org",)}}
+        )
+    assert "anna@" not in capsys.readouterr().out
+
+
 def test_exception_is_logged_by_type_and_frames_without_its_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
