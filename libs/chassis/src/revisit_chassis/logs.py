@@ -12,8 +12,6 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -49,8 +47,6 @@ _SECRETS = re.compile(
 _SUSPECT = re.compile(r"[@+]|(?<![\w.:-])\d{7}|\d[ ()-]+\d|eyJ|/[\w-]{22}|exception=")
 # Of our own making; the digits of a time are no phone.
 _OWN_KEYS = frozenset(("level", "service", "method", "timestamp", "exception", "_record"))
-# Nearly always texts of the code: a name of an event, a template of a path.
-_FEW_WORDS = frozenset(("event", "route"))
 # asyncio repeats the text of an exception in the repr of the task that raised it.
 _RAISED = re.compile(r"(exception=\w+)\(.*\)", re.DOTALL)
 
@@ -68,7 +64,7 @@ def configure_logging(service: str, form: Literal["json", "console"] = "json") -
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        stamp,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
         frames_only,
         redact,
     ]
@@ -114,13 +110,6 @@ def json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
         return _carefully(event)
 
 
-def stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Adds the time in UTC; structlog's own stamp takes 5 us of the 30 of a line."""
-    now = datetime.now(UTC).replace(tzinfo=None)
-    event["timestamp"] = now.isoformat(timespec="microseconds") + "Z"
-    return event
-
-
 def frames_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Puts the types and frames of an exception in the place of its text."""
     raised = event.pop("exc_info", None)
@@ -158,9 +147,7 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if key in FORBIDDEN_KEYS:
             event[key] = REDACTED
         elif type(value) is str:
-            if key in _FEW_WORDS:
-                event[key] = _redact_known(value)
-            elif key not in _OWN_KEYS and _SUSPECT.search(value):
+            if key not in _OWN_KEYS and _SUSPECT.search(value):
                 event[key] = redact_text(value)
         elif type(value) is not int and type(value) is not float and not _is_own(key, value):
             event[key] = _redacted(value, 0)
@@ -187,9 +174,6 @@ def redact_text(text: str) -> str:
     if "exception=" in text:
         text = _RAISED.sub(rf"\1({REDACTED})", text)
     return _SECRETS.sub(REDACTED, text)
-
-
-_redact_known = lru_cache(maxsize=512)(redact_text)
 
 
 def _redacted(value: Any, depth: int) -> Any:

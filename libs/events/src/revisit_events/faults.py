@@ -3,15 +3,14 @@
 Nothing of the data is repeated: what stands in a wrong field may be personal data.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from revisit_events.contracts.fields import Expected
+from revisit_events.contracts.fields import Expected, parts_of
 
 _MOST_FAULTS = 20
 
@@ -91,7 +90,7 @@ def _expectation(shape: type[BaseModel], names: tuple[str, ...]) -> str | None:
     info = _field(shape.model_fields, names[0])
     if info is None:
         return None
-    parts = [*info.metadata, *_parts(info.annotation)]
+    parts = [*info.metadata, *parts_of(info.annotation)]
     for part in parts:
         if isinstance(part, Expected) and len(names) == 1:
             return part.text
@@ -102,11 +101,3 @@ def _expectation(shape: type[BaseModel], names: tuple[str, ...]) -> str | None:
 
 def _field(fields: Mapping[str, FieldInfo], name: str) -> FieldInfo | None:
     return fields.get(name) or next((f for f in fields.values() if f.alias == name), None)
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    """Gives an annotation, what it is made of, and the metadata of `Annotated` inside it."""
-    yield annotation
-    yield from getattr(annotation, "__metadata__", ())
-    for argument in get_args(annotation):
-        yield from _parts(argument)

@@ -32,7 +32,7 @@ from revisit_events.envelope import AnyEvent
 from revisit_events.group_commit import GroupCommit
 from revisit_events.http import RawRequest
 from revisit_events.intake_metrics import EVENTS, UNKNOWN_FIELDS
-from revisit_events.outbox import QUEUE_TOLD, message_of, publish
+from revisit_events.outbox import PUBLISH_GIVEN, message_of, publish
 from revisit_events.reception import (
     Accepted,
     Reception,
@@ -57,30 +57,25 @@ _KEPT = frozenset({409, 422, 500})
 
 # In one order everywhere, so that two groups with the same events wait and do not deadlock; of two
 # claims of one identity the first stands.
-_CLAIM = """
-INSERT INTO intake (clinic_id, source, event_id, body_digest)
-SELECT clinic_id, source, event_id, body_digest FROM unnest($1::intake_claim[])
-  WITH ORDINALITY AS given (clinic_id, source, event_id, body_digest, place)
-ORDER BY clinic_id, source COLLATE "C", event_id COLLATE "C", place
-ON CONFLICT DO NOTHING
+_CLAIM_GIVEN = """
+  INSERT INTO intake (clinic_id, source, event_id, body_digest)
+  SELECT clinic_id, source, event_id, body_digest FROM given
+  ORDER BY clinic_id, source COLLATE "C", event_id COLLATE "C", place
+  ON CONFLICT DO NOTHING
 """
+_CLAIM = f"""
+WITH given AS (
+  SELECT * FROM unnest($1::intake_claim[]) WITH ORDINALITY
+    AS given (clinic_id, source, event_id, body_digest, place)
+) {_CLAIM_GIVEN}
+"""  # noqa: S608  (a constant)
 # The same for events that are all new, which nearly all are, and their way into the outbox with it: one
 # round trip less, and each row comes over once. Where one is not new, all of it is undone.
 _TAKE = f"""
 WITH given AS MATERIALIZED (
   SELECT * FROM unnest($1::intake_event[]) WITH ORDINALITY
     AS given (clinic_id, source, event_id, body_digest, topic, key, headers, data, place)
-), claimed AS (
-  INSERT INTO intake (clinic_id, source, event_id, body_digest)
-  SELECT clinic_id, source, event_id, body_digest FROM given
-  ORDER BY clinic_id, source COLLATE "C", event_id COLLATE "C", place
-  ON CONFLICT DO NOTHING
-  RETURNING true
-), told AS (
-  INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
-  SELECT clinic_id, topic, key, event_id, headers::json, data FROM given ORDER BY place
-  RETURNING clinic_id, recorded_on, position, key
-), queued AS ({QUEUE_TOLD})
+), claimed AS ({_CLAIM_GIVEN} RETURNING true), {PUBLISH_GIVEN}
 SELECT count(*) FROM claimed
 """  # noqa: S608  (a constant)
 # A row whose xmin is this transaction was claimed by it.

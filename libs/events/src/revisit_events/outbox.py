@@ -24,21 +24,22 @@ SLOTS = 64
 
 # hashtext need only be stable as long as a row waits in the queue.
 SLOT_OF_KEY = f"hashtext(key) & {SLOTS - 1}"
-QUEUE_TOLD = f"""
+_QUEUE = f"""
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
 SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM told
 """  # noqa: S608  (a constant)
-"""End of a statement that has put rows into the outbox, WITH told AS (...): the relay's queue."""
-_PUBLISH = f"""
-WITH told AS (
+PUBLISH_GIVEN = f"""told AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
-  SELECT clinic_id, topic, key, event_id, headers::json, data
-  FROM unnest($1::outbox_message[])
-    WITH ORDINALITY AS given (clinic_id, topic, key, event_id, headers, data, place)
-  ORDER BY place
+  SELECT clinic_id, topic, key, event_id, headers::json, data FROM given ORDER BY place
   RETURNING clinic_id, recorded_on, position, key
-)
-{QUEUE_TOLD}
+), queued AS ({_QUEUE})"""  # noqa: S608  (a constant)
+"""Part of a statement, after "WITH given AS (...),", that publishes the rows `given`, in order of `place`."""
+_PUBLISH = f"""
+WITH given AS (
+  SELECT * FROM unnest($1::outbox_message[])
+    WITH ORDINALITY AS given (clinic_id, topic, key, event_id, headers, data, place)
+), {PUBLISH_GIVEN}
+SELECT
 """  # noqa: S608  (a constant)
 _PLACE_PREFIX = "ffffffff-ffff-ffff-ffff-"
 _PLACE = re.compile(_PLACE_PREFIX + "([0-9]{12})")
@@ -135,7 +136,7 @@ def telling(rows: str, ids: str, parameter: int) -> str:
   FROM {rows}
   RETURNING clinic_id, recorded_on, position, key
 )
-{QUEUE_TOLD}"""  # noqa: S608
+{_QUEUE}"""  # noqa: S608
 
 
 def message_of(event: AnyEvent) -> Message:

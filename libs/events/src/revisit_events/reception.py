@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from revisit_chassis.identifiers import DriverUuid, canonical_id
 from revisit_chassis.trace import current_traceparent
-from revisit_events.catalog import PUBLISHED, UPCASTERS, upcast
+from revisit_events.catalog import CATALOG, upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import read_time
 from revisit_events.envelope import AnyEvent, Event, time_text_as_given
@@ -170,7 +170,7 @@ def _data(
             raise RefusedError(invalid_event(*explain(fault, shape_of(contract)))) from None
     if not given.keys() <= (known := names_of(contract)):
         reception.unknown_fields[contract.TYPE] += len(given.keys() - known)
-    if PUBLISHED[contract.TYPE] is contract and contract.TYPE not in UPCASTERS:
+    if CATALOG.get(contract.TYPE) is contract:
         return data, encoded
     return upcast(data), None
 

@@ -1,8 +1,8 @@
 """Contracts as something to read, write, explain and document: all that is done with them as such.
 
-Data is read twice only when something is wrong or unusual. msgspec reads what is well formed; what it does not
-take is given to the contract's shape, a pydantic model of the same fields, which finds all that is wrong,
-in words (`faults`), and has the last word. The JSON Schemas are the shapes' as well.
+Data is read twice only when something is wrong or unusual. msgspec reads what is well formed; what it does
+not take is given to the contract's shape, a pydantic model of the same fields, which finds all that is
+wrong, in words (`faults`), and has the last word. The JSON Schemas are the shapes' as well.
 """
 
 import ast
