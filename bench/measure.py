@@ -154,7 +154,6 @@ class Bench:
 
     def _start_bare_pipeline(self) -> tuple[int, str]:
         self.rig.fresh_broker()
-        self.rig.create_topics()
         url = self.rig.bare_database()
         port = self._bare_ingest(url)
         bootstrap = self.rig.broker.bootstrap_servers
@@ -174,7 +173,6 @@ class Bench:
         self, consumers: tuple[str, ...]
     ) -> tuple[int, dict[str, ServiceDatabase], dict[str, Process]]:
         self.rig.fresh_broker()
-        self.rig.create_topics()
         databases = {name: self.rig.database(name) for name in ("booking", *consumers)}
         api, port = self.rig.start_api("booking", databases["booking"])
         processes = {"booking-api": api}
@@ -213,7 +211,6 @@ class Bench:
         """One consumer alone on a full topic against the bare consumer on the same topic."""
         pairs = Pairs()
         self.rig.fresh_broker()
-        self.rig.create_topics()
         with self.rig.processes():
             booking = self.rig.database("booking")
             _, port = self.rig.start_api("booking", booking)

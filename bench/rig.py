@@ -21,7 +21,6 @@ import asyncpg
 from booking.roles import scopes_of
 from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
-from revisit_events.topics import create_topics
 from standalone.broker import EmbeddedBroker
 from standalone.cluster import Cluster, ServiceDatabase
 from standalone.postgres import Tuning, free_port
@@ -112,10 +111,6 @@ class Rig:
         self.broker.stop()
         self.broker = EmbeddedBroker(self.folder / "broker.log")
         self.broker.start()
-
-    def create_topics(self) -> None:
-        """Makes the topics of the catalogue with one partition, as the embedded default does."""
-        asyncio.run(create_topics(self.broker.bootstrap_servers, partitions=1))
 
     def tokens(self, clinics: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
         """A token of the clinic's system for each clinic."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
@@ -331,8 +333,9 @@ async def test_key_keeps_its_partition_in_a_topic_that_a_stranger_made_after_a_l
     try:
         await relay_all(publisher, kafka, events[:40])
         broker.stop()
+        # As if a stranger had asked first, for whom the broker makes a topic of four.
+        broker._partitions = 4
         broker.start()
-        # Whoever asks first gets a topic of four partitions; the watch comes too late to make one of one.
         async with reading(kafka, "visit.completed") as stranger:
             assert len(stranger.assignment()) > kafka.topic_partitions
         await relay_all(publisher, kafka, events[40:])
@@ -345,6 +348,50 @@ async def test_key_keeps_its_partition_in_a_topic_that_a_stranger_made_after_a_l
         key = f"{clinic_id}:{patient}".encode()
         ids = [dict(record.headers)["ce_id"].decode() for record in records if record.key == key]
         assert ids == [event.id for event in events if event.data.patient_id == patient]
+
+
+async def test_nothing_is_sent_to_a_new_log_before_its_topics_are_there(
+    publisher: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = EmbeddedBroker(tmp_path / "broker.log")
+    broker.start()
+    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
+    watch, events = BrokerWatch(kafka), visits(60)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    make_topics = broker._make_topics
+    try:
+        async with running(watch.run, sender.run):
+            await put(publisher.database, events[:20])
+            await sent_all(publisher)
+            broker.stop()
+            # What waits in the client meanwhile goes to whatever answers next.
+            await put(publisher.database, events[20:40])
+            monkeypatch.setattr(broker, "_make_topics", lambda: None)
+            broker.start()
+            await put(publisher.database, events[40:])
+            await asyncio.sleep(2)
+            await asyncio.to_thread(make_topics)
+            await until(lambda: sender._cluster_id == broker.cluster_id)
+            await sent_all(publisher)
+        async with reading(kafka, "visit.completed") as reader:
+            records = [record for batch in await everything(reader) for record in batch]
+    finally:
+        broker.stop()
+    ids = [dict(record.headers)["ce_id"].decode() for record in records]
+    assert ids == [event.id for event in events]
+
+
+async def test_nobody_has_a_topic_made_by_looking_it_up(bootstrap_servers: str) -> None:
+    name = f"nobody-{uuid.uuid4().hex}"
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, request_timeout_ms=500)
+    await producer.start()
+    with pytest.raises(UnknownTopicOrPartitionError):
+        await producer.partitions_for(name)
+    await producer.stop()
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    assert name not in await admin.list_topics()
+    await admin.close()
 
 
 async def test_client_that_hangs_on_a_dead_connection_is_replaced(

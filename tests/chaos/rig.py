@@ -101,13 +101,16 @@ class Platform:
         generate_keyring(self._keyring)
         self._jwks.write_text(json.dumps(jwks_of(self._signing_key)))
         await self.providers.start()
+        # The embedded broker makes its topics as it starts, by the address that it tells its clients.
+        self.broker_proxy.target_port = self.broker.port
+        await self.broker_proxy.start()
         await asyncio.gather(
             asyncio.to_thread(self.cluster.start), asyncio.to_thread(self.broker.start)
         )
         self.postgres_proxy.target_port = self.cluster.server.port
-        self.broker_proxy.target_port = self.broker.port
-        await asyncio.gather(self.postgres_proxy.start(), self.broker_proxy.start())
-        await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
+        await self.postgres_proxy.start()
+        if self.is_kafka:
+            await create_topics(self.broker.bootstrap_servers, partitions=self.partitions)
         for service in SERVICES:
             self.databases[service] = await asyncio.to_thread(self.cluster.create, service)
             await self._count_effects(service)

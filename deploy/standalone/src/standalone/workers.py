@@ -14,7 +14,7 @@ import structlog
 from revisit_chassis.failpoint import failpoint
 from revisit_events.arrivals import Arrivals
 from revisit_events.relay import accept_cluster
-from revisit_events.topics import BROKER_DEFAULT, WrongTopic, create_topics
+from revisit_events.topics import BROKER_DEFAULT, create_topics
 from revisit_events.worker import Worker
 from standalone.broker import Broker, new_cluster_id
 
@@ -76,17 +76,11 @@ class Workers:
         self._arrivals = Arrivals([])
 
     async def start(self) -> None:
-        """Makes the topics and starts the workers."""
-        try:
+        """Makes the topics, if they are not the embedded broker's, and starts the workers."""
+        if not self._broker.is_embedded:
             await create_topics(
                 self._broker.bootstrap_servers, self._partitions, replication=self._replication
             )
-        except WrongTopic as error:
-            if not self._broker.is_embedded:
-                raise
-            # A subscriber from outside was faster than we are with a fresh broker, which made it a topic
-            # with more partitions. The relays leave those empty (docs/adr/0014).
-            log.warning("standalone.wrong_partitions", detail=str(error))
         self._stop = asyncio.Event()
         self.workers = self._make()
         self._arrivals = Arrivals(

@@ -2,6 +2,10 @@
 
 A broker that lost its log is a new log: the embedded one gets another cluster id at each start, Kafka
 with a fresh disk as well. The relay then refills it and the consumer reads it from its beginning.
+
+Kafka gets its topics from whoever comes first. The embedded broker makes its own as it starts, and is
+not known here before they are there: one that is made after something was written to it begins anew at
+offset 0 (docs/adr/0050).
 """
 
 import asyncio
@@ -9,13 +13,18 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import aiokafka.client
 import structlog
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
+    KafkaConnectionError,
     KafkaError,
     RebalanceInProgressError,
     UnknownMemberIdError,
@@ -24,11 +33,12 @@ from aiokafka.errors import (
 from revisit_chassis.failpoint import failpoint
 from revisit_events.deadlines import finish, quietly
 from revisit_events.retry import pause
-from revisit_events.topics import WrongTopic, create_topics
+from revisit_events.topics import WrongTopic, all_topics, create_topics
 
 PROBE_SECONDS = 1.0
 PROBE_TIMEOUT_SECONDS = 5.0
 TOPICS_TIMEOUT_SECONDS = 60.0
+TOPICS_POLL_SECONDS = 0.05
 UNREACHABLE_AFTER_SECONDS = 10.0
 
 LOST_PARTITION = (
@@ -40,6 +50,12 @@ LOST_PARTITION = (
 """The partition went to another member meanwhile, who reads the batch again and finds it applied."""
 
 log = structlog.get_logger()
+
+# Whenever it looks a topic up, the client has the broker make it, with the broker's own number of
+# partitions; aiokafka 0.14 has no setting for that.
+aiokafka.client.MetadataRequest = partial(
+    aiokafka.client.MetadataRequest, allow_auto_topic_creation=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +70,8 @@ class KafkaSettings:
     """Copies of each topic; -1 is the broker's own default."""
 
     @property
-    def reports_low_ends(self) -> bool:
-        """Whether the end of a partition is reported too low: so does the embedded broker.
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded broker.
 
         It is told by the lack of idempotence: of the two brokers only Apache Kafka has that with
         aiokafka (docs/adr/0014).
@@ -122,7 +138,7 @@ class BrokerWatch:
             await finish(admin.start(), stop, PROBE_TIMEOUT_SECONDS)
             while not stop.is_set():
                 described = await finish(admin.describe_cluster(), stop, PROBE_TIMEOUT_SECONDS)
-                await self._note(str(described["cluster_id"]))
+                await self._note(str(described["cluster_id"]), admin)
                 self._failures = 0
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_SECONDS):
@@ -130,24 +146,59 @@ class BrokerWatch:
         finally:
             await quietly(admin.close())
 
-    async def _note(self, cluster_id: str) -> None:
+    async def _note(self, cluster_id: str, admin: AIOKafkaAdminClient) -> None:
         if cluster_id != self.cluster_id:
-            try:
-                async with asyncio.timeout(TOPICS_TIMEOUT_SECONDS):
-                    await create_topics(
-                        self.kafka.bootstrap_servers,
-                        self.kafka.topic_partitions,
-                        replication=self.kafka.topic_replication,
-                    )
-            except WrongTopic as error:
-                # A fresh embedded broker makes a topic for whoever asks first, with a count of its
-                # own. Relays use the declared ones alone; `topics create` refuses it (docs/adr/0014).
-                log.warning("broker.wrong_partitions", detail=str(error))
+            async with asyncio.timeout(TOPICS_TIMEOUT_SECONDS):
+                await (_topics_are_there(admin) if self.kafka.is_embedded else self._make_topics())
             if self.cluster_id is not None:
                 log.warning("broker.new_log", cluster_id=cluster_id)
             self.cluster_id = cluster_id
         self._answered_at = time.monotonic()
         self._seen.set()
+
+    async def _make_topics(self) -> None:
+        try:
+            await create_topics(
+                self.kafka.bootstrap_servers,
+                self.kafka.topic_partitions,
+                replication=self.kafka.topic_replication,
+            )
+        except WrongTopic as error:
+            # Relays use the declared partitions alone; `topics create` refuses it.
+            log.warning("broker.wrong_partitions", detail=str(error))
+
+
+async def _topics_are_there(admin: AIOKafkaAdminClient) -> None:
+    while not set(all_topics()) <= set(await admin.list_topics()):  # noqa: ASYNC110  (nobody tells)
+        await asyncio.sleep(TOPICS_POLL_SECONDS)
+
+
+async def stay_with_one_log(producer: AIOKafkaProducer) -> str:
+    """Binds a producer to the process of a broker that has one node; gives the cluster id of its log.
+
+    By itself a client connects again and sends what it has to whatever answers at the address then: to an
+    empty log, maybe, whose topics are yet to be made. Bound, it fails as soon as its connection is gone.
+
+    Args:
+        producer: Started.
+
+    Raises:
+        KafkaError: The broker is out of reach.
+    """
+    client = producer.client
+    node = client.get_random_node()
+    described = await client.send(node, aiokafka.client.MetadataRequest(None))
+    client.cluster.update_metadata(described)
+    connection = client._conns[node, ConnectionGroup.DEFAULT]  # noqa: SLF001
+
+    async def same(*_: object, **__: object) -> AIOKafkaConnection | None:
+        if connection.connected():
+            return connection
+        producer._message_accumulator.fail_all(KafkaConnectionError("the connection is gone"))  # noqa: SLF001
+        return None
+
+    client._get_conn = same  # noqa: SLF001
+    return str(described.cluster_id)
 
 
 def is_broker_fault(error: BaseException) -> bool:
