@@ -101,8 +101,8 @@ async def send(
 def declared(every: Collection[int], partitions: int) -> list[int]:
     """Gives the partitions over which keys are spread: as many as declared, whatever a topic has.
 
-    A topic may come to have more: the embedded broker makes one of four for whoever asks first, and an
-    operator may add some. By the number it finds, a sender would move a key in the middle of its events.
+    A topic may come to have more: the embedded broker makes one of four for a stranger who looks it up, and
+    an operator may add some. By the number it finds, a sender would move a key amid its events.
 
     Args:
         every: Numbers of the topic's partitions.
