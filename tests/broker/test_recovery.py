@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -381,6 +383,33 @@ async def test_nothing_is_sent_to_a_new_log_before_its_topics_are_there(
     assert ids == [event.id for event in events]
 
 
+async def test_relay_outlives_a_broker_that_dies_with_a_batch_under_way(
+    publisher: Side, tmp_path: Path
+) -> None:
+    broker = EmbeddedBroker(tmp_path / "broker.log")
+    broker.start()
+    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
+    watch, events = BrokerWatch(kafka), visits(40)
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    try:
+        async with running(watch.run, sender.run):
+            await put(publisher.database, events[:20])
+            await sent_all(publisher)
+            os.kill(broker.pid, signal.SIGSTOP)
+            await put(publisher.database, events[20:])
+            await asyncio.sleep(1)
+            broker.stop()
+            broker.start()
+            await until(lambda: sender._cluster_id == broker.cluster_id)
+            await sent_all(publisher)
+        async with reading(kafka, "visit.completed") as reader:
+            records = [record for batch in await everything(reader) for record in batch]
+    finally:
+        broker.stop()
+    ids = [dict(record.headers)["ce_id"].decode() for record in records]
+    assert ids == [event.id for event in events]
+
+
 async def test_nobody_has_a_topic_made_by_looking_it_up(bootstrap_servers: str) -> None:
     name = f"nobody-{uuid.uuid4().hex}"
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, request_timeout_ms=500)
@@ -390,6 +419,7 @@ async def test_nobody_has_a_topic_made_by_looking_it_up(bootstrap_servers: str) 
     await producer.stop()
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
+    await admin.describe_topics([name])
     assert name not in await admin.list_topics()
     await admin.close()
 

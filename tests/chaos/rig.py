@@ -77,7 +77,7 @@ class Platform:
         self.broker: Broker = (
             ApacheKafka(folder / "kafka", advertised_port=self.broker_proxy.port)
             if self.is_kafka
-            else EmbeddedLog(folder / "broker.log", advertised_port=self.broker_proxy.port)
+            else EmbeddedLog(folder / "broker.log", self.broker_proxy)
         )
         self.partitions = KAFKA_PARTITIONS if self.is_kafka else 1
         self.nursery = Nursery(folder)
@@ -101,12 +101,11 @@ class Platform:
         generate_keyring(self._keyring)
         self._jwks.write_text(json.dumps(jwks_of(self._signing_key)))
         await self.providers.start()
-        # The embedded broker makes its topics as it starts, by the address that it tells its clients.
-        self.broker_proxy.target_port = self.broker.port
         await self.broker_proxy.start()
         await asyncio.gather(
             asyncio.to_thread(self.cluster.start), asyncio.to_thread(self.broker.start)
         )
+        self.broker_proxy.target_port = self.broker.port
         self.postgres_proxy.target_port = self.cluster.server.port
         await self.postgres_proxy.start()
         if self.is_kafka:
@@ -286,6 +285,15 @@ class Platform:
 
 class EmbeddedLog(EmbeddedBroker):
     """The embedded broker as the rig sees it; every start is an empty log."""
+
+    def __init__(self, log_path: Path, proxy: Proxy) -> None:
+        super().__init__(log_path, advertised_port=proxy.port)
+        self._proxy = proxy
+
+    def _make_topics(self) -> None:
+        # They are made by the address that it tells its clients.
+        self._proxy.target_port = self.port
+        super()._make_topics()
 
     def start(self, cluster_id: str | None = None) -> None:
         super().start(cluster_id)

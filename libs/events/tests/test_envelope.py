@@ -201,7 +201,7 @@ def test_events_of_a_request_belong_to_its_trace_unless_they_name_one() -> None:
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
 
     def taken() -> None:
-        take_traceparent({"headers": [(b"traceparent", trace.encode())]})
+        take_traceparent(trace.encode())
         event, own = (
             testing.visit_completed(),
             replace(testing.visit_completed(), traceparent="own"),
@@ -209,7 +209,7 @@ def test_events_of_a_request_belong_to_its_trace_unless_they_name_one() -> None:
         assert event.traceparent == trace
         assert over_http(replace(event, traceparent=None), "structured").events[0][1] == event
         assert over_http(own, "structured").events[0][1].traceparent == "own"
-        take_traceparent({"headers": [(b"traceparent", b"no trace")]})
+        take_traceparent(b"no trace")
         assert testing.visit_completed().traceparent is None
 
     copy_context().run(taken)

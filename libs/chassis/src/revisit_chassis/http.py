@@ -188,9 +188,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         is_outermost = "correlation_id" not in scope
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         if is_outermost:
-            scope["correlation_id"] = _correlation_id(scope)
-            take_traceparent(scope)
+            scope["correlation_id"] = _correlation_id(headers.get(b"x-correlation-id", b""))
+            take_traceparent(headers.get(b"traceparent"))
             if _has_encoded_slash(scope):
                 scope["path"] = routable(scope["raw_path"])
         correlation_id: str = scope["correlation_id"]
@@ -208,7 +209,7 @@ class RequestMiddleware:
                     ]
             await send(message)
 
-        limited = _limited(receive, scope, self._max_body_bytes)
+        limited = _limited(receive, headers.get(b"content-length", b""), self._max_body_bytes)
         # By token: `bound_contextvars` first reads all that is bound.
         bound = structlog.contextvars.bind_contextvars(
             service=self._service, correlation_id=correlation_id
@@ -258,14 +259,19 @@ def _meters(service: str, method: str, path: str, status: int) -> tuple[Counter,
     return counter, REQUEST_SECONDS.labels(service, path)
 
 
-def _limited(receive: Receive, scope: Scope, max_bytes: int) -> Receive:
-    """Gives `receive` for a body of limited length, counted as it comes: none need declare it."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+def _limited(receive: Receive, declared: bytes, max_bytes: int) -> Receive:
+    """Gives `receive` for a body of limited length, counted as it comes where none is declared.
+
+    Of one whose length is declared the server reads no more than that.
+    """
+    is_declared = declared.isdigit()
+    if is_declared and int(declared) <= max_bytes:
+        return receive
     seen_bytes = 0
 
     async def receive_some() -> Message:
         nonlocal seen_bytes
-        if declared.isdigit() and int(declared) > max_bytes:
+        if is_declared:
             raise _too_large(max_bytes)
         message = await receive()
         seen_bytes += len(message.get("body", b""))
@@ -281,13 +287,9 @@ def _too_large(max_bytes: int) -> HTTPException:
     return HTTPException(TOO_LARGE, f"A request may hold at most {max_bytes} bytes.")
 
 
-def _correlation_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-correlation-id":
-            text: str = value.decode("latin-1")
-            if CORRELATION_ID.fullmatch(text):
-                return text
-    return f"{_names.getrandbits(128):032x}"
+def _correlation_id(header: bytes) -> str:
+    text = header.decode("latin-1")
+    return text if CORRELATION_ID.fullmatch(text) else f"{_names.getrandbits(128):032x}"
 
 
 # Every dependency is `async`: FastAPI runs another kind in a thread, and a request with five of them

@@ -3,8 +3,6 @@
 import re
 from contextvars import ContextVar
 
-from starlette.types import Scope
-
 _PATTERN = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
@@ -14,15 +12,11 @@ def current_traceparent() -> str | None:
     return _current.get()
 
 
-def take_traceparent(scope: Scope) -> None:
-    """Notes the `traceparent` of a request; what is none is no trace.
+def take_traceparent(header: bytes | None) -> None:
+    """Notes the trace of the request in whose task this is called; what is none is no trace.
 
     Args:
-        scope: Of the request, in whose task this is called.
+        header: Its `traceparent`.
     """
-    found = None
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            text = value.decode("latin-1")
-            found = text if _PATTERN.fullmatch(text) else None
-    _current.set(found)
+    text = None if header is None else header.decode("latin-1")
+    _current.set(text if text is not None and _PATTERN.fullmatch(text) else None)

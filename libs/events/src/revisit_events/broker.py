@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import aiokafka.admin.client
 import aiokafka.client
 import structlog
 from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -29,6 +30,7 @@ from aiokafka.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from revisit_chassis.failpoint import failpoint
 from revisit_events.deadlines import finish, quietly
@@ -39,6 +41,8 @@ PROBE_SECONDS = 1.0
 PROBE_TIMEOUT_SECONDS = 5.0
 TOPICS_TIMEOUT_SECONDS = 60.0
 TOPICS_POLL_SECONDS = 0.05
+EMBEDDED = "revisit-"
+"""What the cluster ids of the embedded broker begin with; those of a Kafka are made of its own."""
 UNREACHABLE_AFTER_SECONDS = 10.0
 
 LOST_PARTITION = (
@@ -53,9 +57,8 @@ log = structlog.get_logger()
 
 # Whenever it looks a topic up, the client has the broker make it, with the broker's own number of
 # partitions; aiokafka 0.14 has no setting for that.
-aiokafka.client.MetadataRequest = partial(
-    aiokafka.client.MetadataRequest, allow_auto_topic_creation=False
-)
+for _module in (aiokafka.client, aiokafka.admin.client):
+    _module.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,6 @@ class KafkaSettings:
     fetch_max_wait_ms: int = 500
     topic_replication: int = -1
     """Copies of each topic; -1 is the broker's own default."""
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether it is the embedded broker.
-
-        It is told by the lack of idempotence: of the two brokers only Apache Kafka has that with
-        aiokafka (docs/adr/0014).
-        """
-        return not self.enable_idempotence
 
 
 class BrokerWatch:
@@ -92,6 +86,11 @@ class BrokerWatch:
         self._answered_at = 0.0
         self._failures = 0
         self._seen = asyncio.Event()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded broker."""
+        return self.cluster_id is not None and self.cluster_id.startswith(EMBEDDED)
 
     @property
     def is_reachable(self) -> bool:
@@ -138,7 +137,7 @@ class BrokerWatch:
             await finish(admin.start(), stop, PROBE_TIMEOUT_SECONDS)
             while not stop.is_set():
                 described = await finish(admin.describe_cluster(), stop, PROBE_TIMEOUT_SECONDS)
-                await self._note(str(described["cluster_id"]), admin)
+                await self._note(str(described["cluster_id"]), admin, stop)
                 self._failures = 0
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_SECONDS):
@@ -146,10 +145,42 @@ class BrokerWatch:
         finally:
             await quietly(admin.close())
 
-    async def _note(self, cluster_id: str, admin: AIOKafkaAdminClient) -> None:
+    async def bind(self, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
+        """Binds a producer to the process of the embedded broker; waits until its log is known here.
+
+        By itself a client connects again and sends what it has to whatever answers at the address then: to
+        an empty log, maybe, whose topics are yet to be made. Bound, it tries nothing twice.
+
+        Args:
+            producer: Started.
+            stop: Ends the wait.
+
+        Raises:
+            KafkaError: The connection is gone, or never was.
+        """
+        client = producer.client
+        node = client.get_random_node()
+        cluster_id = (await client.send(node, MetadataRequest(None))).cluster_id
+        connection: AIOKafkaConnection = client._conns[node, ConnectionGroup.DEFAULT]  # noqa: SLF001
+
+        async def same(*_: object, **__: object) -> AIOKafkaConnection | None:
+            return connection if connection.connected() else None
+
+        client._get_conn = same  # noqa: SLF001
+        # What has outlived its time is not tried again.
+        producer._message_accumulator._batch_ttl = -1  # noqa: SLF001
+        while self.cluster_id != cluster_id and not stop.is_set():
+            if not connection.connected():
+                raise KafkaConnectionError("the log is gone before it was known")
+            await asyncio.sleep(TOPICS_POLL_SECONDS)
+        # The topics are there only now; what is known of them need not be asked for amid a send.
+        client.cluster.update_metadata(await client.send(node, MetadataRequest(None)))
+
+    async def _note(self, cluster_id: str, admin: AIOKafkaAdminClient, stop: asyncio.Event) -> None:
         if cluster_id != self.cluster_id:
-            async with asyncio.timeout(TOPICS_TIMEOUT_SECONDS):
-                await (_topics_are_there(admin) if self.kafka.is_embedded else self._make_topics())
+            is_embedded = cluster_id.startswith(EMBEDDED)
+            making = _topics_are_there(admin) if is_embedded else self._make_topics()
+            await finish(making, stop, TOPICS_TIMEOUT_SECONDS)
             if self.cluster_id is not None:
                 log.warning("broker.new_log", cluster_id=cluster_id)
             self.cluster_id = cluster_id
@@ -171,34 +202,8 @@ class BrokerWatch:
 async def _topics_are_there(admin: AIOKafkaAdminClient) -> None:
     while not set(all_topics()) <= set(await admin.list_topics()):  # noqa: ASYNC110  (nobody tells)
         await asyncio.sleep(TOPICS_POLL_SECONDS)
-
-
-async def stay_with_one_log(producer: AIOKafkaProducer) -> str:
-    """Binds a producer to the process of a broker that has one node; gives the cluster id of its log.
-
-    By itself a client connects again and sends what it has to whatever answers at the address then: to an
-    empty log, maybe, whose topics are yet to be made. Bound, it fails as soon as its connection is gone.
-
-    Args:
-        producer: Started.
-
-    Raises:
-        KafkaError: The broker is out of reach.
-    """
-    client = producer.client
-    node = client.get_random_node()
-    described = await client.send(node, aiokafka.client.MetadataRequest(None))
-    client.cluster.update_metadata(described)
-    connection = client._conns[node, ConnectionGroup.DEFAULT]  # noqa: SLF001
-
-    async def same(*_: object, **__: object) -> AIOKafkaConnection | None:
-        if connection.connected():
-            return connection
-        producer._message_accumulator.fail_all(KafkaConnectionError("the connection is gone"))  # noqa: SLF001
-        return None
-
-    client._get_conn = same  # noqa: SLF001
-    return str(described.cluster_id)
+    # A topic has its name a moment before it has its offsets.
+    await asyncio.sleep(TOPICS_POLL_SECONDS)
 
 
 def is_broker_fault(error: BaseException) -> bool:

@@ -25,12 +25,7 @@ from revisit_chassis.failpoint import failpoint
 from revisit_chassis.locks import lead
 from revisit_events import metrics
 from revisit_events.arrivals import Arrivals
-from revisit_events.broker import (
-    BrokerWatch,
-    KafkaSettings,
-    is_broker_fault,
-    stay_with_one_log,
-)
+from revisit_events.broker import BrokerWatch, KafkaSettings, is_broker_fault
 from revisit_events.deadlines import finish, quietly
 from revisit_events.outbox import SLOT_OF_KEY
 from revisit_events.retry import pause
@@ -197,20 +192,14 @@ class Relay:
             )
             try:
                 await finish(producer.start(), stop, SEND_TIMEOUT_SECONDS)
-                if self._kafka.is_embedded:
-                    await finish(self._stay_with_one_log(producer), stop, SEND_TIMEOUT_SECONDS)
+                if self._watch.is_embedded:
+                    await finish(self._watch.bind(producer, stop), stop, SEND_TIMEOUT_SECONDS)
                 await self._relay(producer, lock, stop)
             finally:
                 # It waits for what it could not send; cut short, its task and sockets must end as well.
                 await quietly(producer.stop(), producer._sender.close, producer.client.close)  # noqa: SLF001
 
         await lead(self._database, f"{self.service}.relay.{self._lane}", work, stop)
-
-    async def _stay_with_one_log(self, producer: AIOKafkaProducer) -> None:
-        """Waits until the watch knows the log that the producer sends to: then its topics are there."""
-        cluster_id = await stay_with_one_log(producer)
-        while cluster_id != self._watch.cluster_id:  # noqa: ASYNC110  (the watch looks once a second)
-            await asyncio.sleep(IDLE_POLL_SECONDS)
 
     async def _relay(
         self, producer: AIOKafkaProducer, lock: AsyncConnection, stop: asyncio.Event
@@ -376,7 +365,7 @@ class Relay:
         self, ends: dict[TopicPartition, int], noted: dict[TopicPartition, int]
     ) -> bool:
         # The embedded broker reports an end that is too low by up to a batch (docs/adr/0014).
-        slack = BATCH if self._kafka.is_embedded else 0
+        slack = BATCH if self._watch.is_embedded else 0
         return any(
             ends.get(at, 0) + slack <= offset or (ends.get(at, 0) == 0 and offset >= 0)
             for at, offset in noted.items()
