@@ -35,7 +35,7 @@ from revisit_chassis.clock import Clock, SimulatedClock, SystemClock
 from revisit_chassis.db import Database
 from revisit_chassis.health import QuietServer
 from revisit_chassis.logs import configure_logging
-from revisit_chassis.process import settle_memory
+from revisit_chassis.process import Http, settle_memory
 from revisit_chassis.settings import ServiceSettings
 from revisit_chassis.tokens import Denylist, Verifier
 from revisit_events.broker import is_broker_fault
@@ -239,6 +239,7 @@ class _Platform:
         server = QuietServer(
             uvicorn.Config(
                 origin,
+                http=Http,
                 access_log=False,
                 log_config=None,
                 log_level="warning",

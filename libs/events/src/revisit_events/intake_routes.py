@@ -21,6 +21,7 @@ from revisit_chassis.http import (
     ClinicConnection,
     ClinicId,
     ServiceApp,
+    body_of,
     clinic_of,
     principal_of,
     require,
@@ -95,7 +96,7 @@ async def post_events(request: Request) -> Response:
     principal = await _may_write(request)
     clinic_id = clinic_of(principal)
     try:
-        raw = raw_events(await request.body(), request.headers)
+        raw = raw_events(await body_of(request), request.headers)
         outcome = await _intake(request).take(raw, clinic_id, principal.scopes)
         return _answer(raw, outcome)
     except RefusedError as fault:

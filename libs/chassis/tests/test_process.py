@@ -1,0 +1,85 @@
+"""The server on a real socket: whole answers, streams, and what is held back."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import uvicorn
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from revisit_chassis.http import body_of
+from revisit_chassis.process import Http
+
+PIECES = [b"one ", b"two ", b"three"]
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the body it got, or with pieces and a pause after each."""
+    assert scope["type"] == "http"
+    body = await body_of(Request(scope, receive))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/pieces":
+        for piece in PIECES:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0.2)
+    await send({"type": "http.response.body", "body": body})
+
+
+class Counting(Http):
+    """Notes what is written to the socket."""
+
+    writes: list[bytes]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        write = transport.write
+
+        class Noting:
+            def write(self, data: bytes) -> None:
+                Counting.writes.append(data)
+                write(data)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(transport, name)
+
+        super().connection_made(Noting())  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[httpx.AsyncClient]:
+    Counting.writes = []
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=Counting, lifespan="off", log_config=None)
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  (the server gives no event)
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+    server.should_exit = True
+    await serving
+
+
+async def test_short_answer_is_one_write() -> None:
+    async with served() as client:
+        for body in (b"x", b"y" * 70_000):
+            answer = await client.post("/", content=body, headers={"Connection": "keep-alive"})
+            assert answer.content == body
+        head = await client.head("/")
+    assert head.status_code == 200
+    assert head.content == b""
+    assert [written[:12] for written in Counting.writes] == [b"HTTP/1.1 200"] * 3
+
+
+async def test_piece_of_a_stream_does_not_wait_for_the_next_one() -> None:
+    began = asyncio.get_running_loop().time()
+    at = []
+    async with served() as client, client.stream("GET", "/pieces") as answer:
+        async for piece in answer.aiter_raw():
+            at.append(asyncio.get_running_loop().time() - began)
+            assert piece in PIECES
+    assert len(at) == len(PIECES)
+    assert all(later - before > 0.1 for before, later in itertools.pairwise(at))
