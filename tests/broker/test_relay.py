@@ -34,6 +34,17 @@ async def test_every_lane_forgets_the_offsets_of_a_log_that_another_lane_noticed
         assert lane.acknowledged == {}
 
 
+async def test_one_lane_sends_all_on_the_embedded_broker(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch, is_apache_kafka: bool
+) -> None:
+    lanes = [Relay("booking", publisher.worker_database, kafka, watch, n, 3) for n in range(3)]
+    async with running(watch.run, *(lane.run for lane in lanes)):
+        await put(publisher.database, visits(60))
+        await sent_all(publisher)
+    have_sent = [bool(lane.acknowledged) for lane in lanes]
+    assert have_sent == ([True] * 3 if is_apache_kafka else [True, False, False])
+
+
 async def test_log_that_ends_before_what_it_acknowledged_is_refilled(
     publisher: Side, kafka: KafkaSettings, watch: BrokerWatch
 ) -> None:

@@ -261,8 +261,7 @@ class Relay:
             LogCutShort: The broker has forgotten what it had acknowledged.
         """
         cluster_id = self._cluster_id
-        async with self._database.single() as connection:
-            rows = await fetch(connection, _READ, self._lanes, self._lane, BATCH)
+        rows = await self._read()
         if not rows:
             return 0
         failpoint("relay.before_send")
@@ -304,6 +303,16 @@ class Relay:
         if repeated:
             raise LogCutShort
         return len(rows)
+
+    async def _read(self) -> Sequence[Any]:
+        lanes = self._lanes
+        if self._watch.is_embedded:
+            # Of two batches on their way into one of its partitions readers may miss the one (docs/adr/0014).
+            if self._lane:
+                return []
+            lanes = 1
+        async with self._database.single() as connection:
+            return await fetch(connection, _READ, lanes, self._lane, BATCH)
 
     async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Any], sent: Sent) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
