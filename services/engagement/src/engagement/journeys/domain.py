@@ -16,6 +16,7 @@ from engagement.messages.windows import next_opening, zone_of
 
 FOLLOW_UP = "follow-up"
 REMINDER = "reminder"
+STEP = "message"
 VERSION = 1
 
 FOLLOW_UP_AFTER = timedelta(hours=24)
@@ -92,21 +93,21 @@ def _planned(
     expires_at: datetime,
     occurrence: str = "",
 ) -> Planned:
-    quiet = policy_of(recipient.country).quiet
+    clinic_id, patient_id, time_zone, country, _, erased_at = recipient
+    quiet = policy_of(country).quiet
+    # By place: of each visit of each clinic there is one.
     return Planned(
-        message_id=message_id(
-            recipient.clinic_id, recipient.patient_id, journey, subject_id, "message", occurrence
-        ),
-        clinic_id=recipient.clinic_id,
-        patient_id=recipient.patient_id,
-        journey=journey,
-        step="message",
-        subject_id=subject_id,
-        occurrence=occurrence,
-        legal_class=legal_class,
-        due_at=next_opening(wished, zone_of(recipient.time_zone), quiet),
-        expires_at=expires_at,
-        erased_at=recipient.erased_at,
+        clinic_id,
+        message_id(clinic_id, patient_id, journey, subject_id, STEP, occurrence),
+        patient_id,
+        journey,
+        STEP,
+        subject_id,
+        occurrence,
+        legal_class,
+        next_opening(wished, zone_of(time_zone), quiet),
+        expires_at,
+        erased_at,
     )
 
 

@@ -60,19 +60,14 @@ def next_opening(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetim
     """The first moment at or after the given one that is not quiet, in UTC."""
     opening = moment.astimezone(UTC)
     # More than once only where the clocks change and it is quiet once more.
-    while is_quiet(opening, zone, quiet):
-        end = _end_of_window(opening, zone, quiet)
-        change = _change_of_clocks(opening, end, zone)
-        opening = end if change is None or is_quiet(change, zone, quiet) else change
+    while quiet.covers((wall := opening.astimezone(zone)).time()):
+        end, offset = _end_of_window(opening, wall, quiet)
+        if offset != wall.utcoffset():
+            # The clocks change on the way: it may be open sooner.
+            change = _bisected(opening, end, zone)
+            end = end if is_quiet(change, zone, quiet) else change
+        opening = end
     return opening
-
-
-def _change_of_clocks(start: datetime, end: datetime, zone: ZoneInfo) -> datetime | None:
-    """The moment between two in UTC at which a zone's offset changes; None where it does not."""
-    offset = start.astimezone(zone).utcoffset()
-    if end.astimezone(zone).utcoffset() == offset:
-        return None
-    return _bisected(start, end, zone)
 
 
 def _bisected(early: datetime, late: datetime, zone: tzinfo | None) -> datetime:
@@ -87,19 +82,33 @@ def _bisected(early: datetime, late: datetime, zone: tzinfo | None) -> datetime:
     return late.replace(microsecond=0)
 
 
-def _end_of_window(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> datetime:
-    local = moment.astimezone(zone)
-    day = local.date() if local.time() < quiet.end else local.date() + _DAY
-    first = _instant(day, quiet.end, zone)
+def _end_of_window(
+    moment: datetime, wall: datetime, quiet: QuietHours
+) -> tuple[datetime, timedelta | None]:
+    """The end of the window in which a moment lies, after it, and the offset of the clocks there.
+
+    Args:
+        moment: In UTC.
+        wall: The same moment in the zone.
+        quiet: The window.
+    """
+    zone = wall.tzinfo
+    day = wall.date() if wall.time() < quiet.end else wall.date() + _DAY
+    first, offset = _instant(day, quiet.end, zone)
     if first > moment:
-        return first
-    return datetime.combine(day, quiet.end, zone).replace(fold=1).astimezone(UTC)
+        return first, offset
+    second = datetime.combine(day, quiet.end, zone).replace(fold=1)
+    return second.astimezone(UTC), second.utcoffset()
 
 
 @lru_cache(maxsize=4096)
-def _instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
-    """The instant of a wall-clock time of a day; the few that many people share are computed once."""
-    return _resolve(datetime.combine(day, wall, zone))
+def _instant(day: date, wall: time, zone: tzinfo | None) -> tuple[datetime, timedelta | None]:
+    """The instant of a wall-clock time of a day, and the offset of the clocks then.
+
+    The few that many people share are computed once.
+    """
+    instant = _resolve(datetime.combine(day, wall, zone))
+    return instant, instant.astimezone(zone).utcoffset()
 
 
 def _resolve(wall: datetime) -> datetime:
@@ -115,4 +124,4 @@ def _resolve(wall: datetime) -> datetime:
 def local_day(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Start (inclusive) and end (exclusive) in UTC of the calendar day that a moment has in a zone."""
     day = moment.astimezone(zone).date()
-    return _instant(day, _MIDNIGHT, zone), _instant(day + _DAY, _MIDNIGHT, zone)
+    return _instant(day, _MIDNIGHT, zone)[0], _instant(day + _DAY, _MIDNIGHT, zone)[0]
