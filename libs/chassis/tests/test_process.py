@@ -2,11 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 import uvicorn
+import uvloop
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -63,15 +65,38 @@ async def served() -> AsyncIterator[httpx.AsyncClient]:
     await serving
 
 
-async def test_short_answer_is_one_write() -> None:
+async def test_short_answer_is_one_write_and_a_long_body_is_not_copied() -> None:
     async with served() as client:
-        for body in (b"x", b"y" * 70_000):
-            answer = await client.post("/", content=body, headers={"Connection": "keep-alive"})
+        for body in (b"x", b"y" * 100_000):
+            answer = await client.post("/", content=body)
             assert answer.content == body
         head = await client.head("/")
-    assert head.status_code == 200
-    assert head.content == b""
-    assert [written[:12] for written in Counting.writes] == [b"HTTP/1.1 200"] * 3
+    assert (head.status_code, head.content) == (200, b"")
+    short, start_of_long, long, only_head = Counting.writes
+    assert short.startswith(b"HTTP/1.1 200")
+    assert short.endswith(b"x\r\n0\r\n\r\n")
+    assert start_of_long.endswith(b"\r\n\r\n")
+    assert len(long) > 100_000
+    assert only_head.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_client_that_sends_no_more_gets_all_of_its_answer(run: Callable[..., None]) -> None:
+    async def ask() -> None:
+        async with served() as client:
+            for method, end in (("HEAD", b"\r\n\r\n"), ("GET", b"0\r\n\r\n")):
+                reader, writer = await asyncio.open_connection(
+                    client.base_url.host, client.base_url.port
+                )
+                writer.write(f"{method} / HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+                writer.write_eof()
+                async with asyncio.timeout(10):
+                    answer = await reader.read()
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert answer.endswith(end)
+                writer.close()
+
+    run(ask())
 
 
 async def test_piece_of_a_stream_does_not_wait_for_the_next_one() -> None:

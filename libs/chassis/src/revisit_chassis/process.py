@@ -15,6 +15,10 @@ YOUNG_OBJECTS = 50_000
 """Objects made between two collections; the interpreter's 700 cost a tenth of a busy API's time."""
 
 
+LARGEST_HELD = 64 * 1024
+"""A longer piece is not copied to save a write."""
+
+
 def settle_memory() -> None:
     """Takes what the imports made out of the collector's sight, and lets it look less often.
 
@@ -28,13 +32,27 @@ def settle_memory() -> None:
 class Http(HttpToolsProtocol):
     """HTTP whose short answers are one write: uvicorn hands over their head and their body one by one."""
 
+    transport: "_Gathering"  # type: ignore[assignment]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called with a new connection."""
         super().connection_made(_Gathering(transport))  # type: ignore[arg-type]
 
+    def eof_received(self) -> None:
+        """Called when the client sends no more: the loop closes its own transport after this."""
+        self.transport.let_go()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection is gone."""
+        self.transport.forget()
+        super().connection_lost(exc)
+
 
 class _Gathering:
-    """A transport that holds one write back, for the next one or until all that is ready has run."""
+    """A transport that holds one write back, for the next one or until all that is ready has run.
+
+    It knows of `write` and `close` what uvicorn calls; everything else is the transport's own.
+    """
 
     __slots__ = ("_held", "_loop", "_transport")
 
@@ -44,24 +62,30 @@ class _Gathering:
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes) -> None:
-        if self._held:
+        if len(data) > LARGEST_HELD:
+            self.let_go()
+            self._transport.write(data)
+        elif self._held:
             self._transport.write(self._held + data)
             self._held = b""
         elif data:
             self._held = data
-            self._loop.call_soon(self._let_go)
+            self._loop.call_soon(self.let_go)
 
     def close(self) -> None:
-        self._let_go()
+        self.let_go()
         self._transport.close()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         if self._held:
             self._transport.write(self._held)
             self._held = b""
+
+    def forget(self) -> None:
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def serve_api(app: FastAPI, host: str, port: int) -> None:

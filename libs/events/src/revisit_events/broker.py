@@ -161,7 +161,9 @@ class BrokerWatch:
         client = producer.client
         node = client.get_random_node()
         cluster_id = (await client.send(node, MetadataRequest(None))).cluster_id
-        connection: AIOKafkaConnection = client._conns[node, ConnectionGroup.DEFAULT]  # noqa: SLF001
+        connection: AIOKafkaConnection | None = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
+        if connection is None:
+            raise KafkaConnectionError("the connection is gone already")
 
         async def same(*_: object, **__: object) -> AIOKafkaConnection | None:
             return connection if connection.connected() else None
