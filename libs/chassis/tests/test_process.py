@@ -59,10 +59,12 @@ async def served() -> AsyncIterator[httpx.AsyncClient]:
     while not server.started:  # noqa: ASYNC110  (the server gives no event)
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        yield client
-    server.should_exit = True
-    await serving
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
 
 
 async def test_short_answer_is_one_write_and_a_long_body_is_not_copied() -> None:
