@@ -1,7 +1,6 @@
 """`make demo`: three months of a clinic in minutes, and what came of them."""
 
 import argparse
-import asyncio
 import json
 import os
 import signal
@@ -37,7 +36,13 @@ from standalone.demo.vitoria import WrongFile, count_rows, read_appointments
 from standalone.keys import Keys
 from standalone.placement import Placement
 from standalone.postgres import port_is_free
-from standalone.signals import STOP, Stopped, ignore_signals, signals_stop_the_start
+from standalone.signals import (
+    STOP,
+    Stopped,
+    ignore_signals,
+    run_until_stopped,
+    signals_stop_the_start,
+)
 
 CLINIC_ID = UUID("5b7d3f0e-1c55-4b5e-9a43-2f6f0f3d8c11")
 DEFAULT_PORT = 8080
@@ -140,7 +145,7 @@ def _run(options: argparse.Namespace, log_path: Path) -> int:
         timeline = _fill(stack, options, scratch)
         plan, start = _plan(options, timeline)
         served = _start(stack, options, scratch, start, log_path)
-        report = asyncio.run(_replay(served, timeline, plan))
+        report = run_until_stopped(_replay(served, timeline, plan))
         report.seconds = round(time.monotonic() - started, 1)
         print(as_text(report))
         print(f"\n  Took {report.seconds:.0f} s", flush=True)
