@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, running, until, visits
-from tests.broker.test_recovery import relay_all
+from tests.broker.test_new_log import relay_all
 
 from revisit_chassis.clock import SystemClock
 from revisit_events import dlq

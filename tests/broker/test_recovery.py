@@ -1,20 +1,14 @@
 """What a restart, a lost log, a flood or a deadly message leaves behind, over a real broker."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 from tests.broker.test_delivery import Seen, consumer_of, put, running, until, visits
@@ -26,12 +20,10 @@ from revisit_events import reading as reading_module
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.contracts import AppointmentBooked, PatientErased, VisitCompleted
-from revisit_events.envelope import AnyEvent
 from revisit_events.handlers import Handlers
 from revisit_events.rebuild import ConsumerRuns, consumer_stands_still
 from revisit_events.relay import Relay, unsent
 from revisit_events.unsendable import unsendable
-from standalone.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.broker
 
@@ -322,108 +314,6 @@ async def test_lost_lock_is_noticed_under_load(
         await until(lambda: failures[-1] == 0)
 
 
-async def test_key_keeps_its_partition_in_a_topic_that_a_stranger_made_after_a_lost_log(
-    publisher: Side, tmp_path: Path
-) -> None:
-    broker = EmbeddedBroker(tmp_path / "broker.log")
-    broker.start()
-    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
-    clinic_id, patients = uuid.uuid4(), [uuid.uuid4() for _ in range(8)]
-    events = [
-        testing.visit_completed(clinic_id=clinic_id, patient_id=patients[n % 8]) for n in range(80)
-    ]
-    try:
-        await relay_all(publisher, kafka, events[:40])
-        broker.stop()
-        # As if a stranger had asked first, for whom the broker makes a topic of four.
-        broker._partitions = 4
-        broker.start()
-        async with reading(kafka, "visit.completed") as stranger:
-            assert len(stranger.assignment()) > kafka.topic_partitions
-        await relay_all(publisher, kafka, events[40:])
-        async with reading(kafka, "visit.completed") as reader:
-            records = [record for batch in await everything(reader) for record in batch]
-    finally:
-        broker.stop()
-    assert {record.partition for record in records} == {0}
-    for patient in patients:
-        key = f"{clinic_id}:{patient}".encode()
-        ids = [dict(record.headers)["ce_id"].decode() for record in records if record.key == key]
-        assert ids == [event.id for event in events if event.data.patient_id == patient]
-
-
-async def test_nothing_is_sent_to_a_new_log_before_its_topics_are_there(
-    publisher: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker = EmbeddedBroker(tmp_path / "broker.log")
-    broker.start()
-    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
-    watch, events = BrokerWatch(kafka), visits(60)
-    sender = Relay("booking", publisher.worker_database, kafka, watch)
-    make_topics = broker._make_topics
-    try:
-        async with running(watch.run, sender.run):
-            await put(publisher.database, events[:20])
-            await sent_all(publisher)
-            broker.stop()
-            # What waits in the client meanwhile goes to whatever answers next.
-            await put(publisher.database, events[20:40])
-            monkeypatch.setattr(broker, "_make_topics", lambda: None)
-            broker.start()
-            await put(publisher.database, events[40:])
-            await asyncio.sleep(2)
-            await asyncio.to_thread(make_topics)
-            await until(lambda: sender._cluster_id == broker.cluster_id)
-            await sent_all(publisher)
-        async with reading(kafka, "visit.completed") as reader:
-            records = [record for batch in await everything(reader) for record in batch]
-    finally:
-        broker.stop()
-    ids = [dict(record.headers)["ce_id"].decode() for record in records]
-    assert ids == [event.id for event in events]
-
-
-async def test_relay_outlives_a_broker_that_dies_with_a_batch_under_way(
-    publisher: Side, tmp_path: Path
-) -> None:
-    broker = EmbeddedBroker(tmp_path / "broker.log")
-    broker.start()
-    kafka = KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
-    watch, events = BrokerWatch(kafka), visits(40)
-    sender = Relay("booking", publisher.worker_database, kafka, watch)
-    try:
-        async with running(watch.run, sender.run):
-            await put(publisher.database, events[:20])
-            await sent_all(publisher)
-            os.kill(broker.pid, signal.SIGSTOP)
-            await put(publisher.database, events[20:])
-            await asyncio.sleep(1)
-            broker.stop()
-            broker.start()
-            await until(lambda: sender._cluster_id == broker.cluster_id)
-            await sent_all(publisher)
-        async with reading(kafka, "visit.completed") as reader:
-            records = [record for batch in await everything(reader) for record in batch]
-    finally:
-        broker.stop()
-    ids = [dict(record.headers)["ce_id"].decode() for record in records]
-    assert ids == [event.id for event in events]
-
-
-async def test_nobody_has_a_topic_made_by_looking_it_up(bootstrap_servers: str) -> None:
-    name = f"nobody-{uuid.uuid4().hex}"
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, request_timeout_ms=500)
-    await producer.start()
-    with pytest.raises(UnknownTopicOrPartitionError):
-        await producer.partitions_for(name)
-    await producer.stop()
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
-    await admin.describe_topics([name])
-    assert name not in await admin.list_topics()
-    await admin.close()
-
-
 async def test_client_that_hangs_on_a_dead_connection_is_replaced(
     publisher: Side,
     subscriber: Side,
@@ -455,33 +345,3 @@ async def test_client_that_hangs_on_a_dead_connection_is_replaced(
         await until(lambda: len(readers) > 1)
         await put(publisher.database, after)
         await until(lambda: {e.id for e in after} <= set(seen.ids()))
-
-
-async def relay_all(side: Side, kafka: KafkaSettings, events: Sequence[AnyEvent]) -> None:
-    """Sends events, and what a lost log has still to get, as a worker that starts now does."""
-    watch = BrokerWatch(kafka)
-    sender = Relay("booking", side.worker_database, kafka, watch)
-    await put(side.database, events)
-    async with running(watch.run, sender.run):
-        await until(lambda: sender._cluster_id is not None)
-        await sent_all(side)
-
-
-@contextlib.asynccontextmanager
-async def reading(kafka: KafkaSettings, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    # Without a group it is given every partition there is.
-    reader = AIOKafkaConsumer(
-        topic, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest"
-    )
-    await reader.start()
-    try:
-        yield reader
-    finally:
-        await reader.stop()
-
-
-async def everything(reader: AIOKafkaConsumer) -> list[list[Any]]:
-    found: list[list[Any]] = []
-    while fetched := await reader.getmany(timeout_ms=1_000):
-        found += fetched.values()
-    return found

@@ -290,10 +290,10 @@ class EmbeddedLog(EmbeddedBroker):
         super().__init__(log_path, advertised_port=proxy.port)
         self._proxy = proxy
 
-    def _make_topics(self) -> None:
-        # They are made by the address that it tells its clients.
+    def listen(self, cluster_id: str | None = None) -> None:
+        super().listen(cluster_id)
+        # The topics are made by the address that it tells its clients.
         self._proxy.target_port = self.port
-        super()._make_topics()
 
     def start(self, cluster_id: str | None = None) -> None:
         super().start(cluster_id)

@@ -78,7 +78,7 @@ class EmbeddedBroker:
         self._is_port_known = bool(port)
         self.port = port or free_port()
         self._advertised_port = advertised_port
-        self._partitions = partitions
+        self.partitions = partitions
         self.cluster_id = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,6 +122,18 @@ class EmbeddedBroker:
         Raises:
             BrokerFailed: The broker ended or did not answer in time.
         """
+        self.listen(cluster_id)
+        self.make_topics()
+
+    def listen(self, cluster_id: str | None = None) -> None:
+        """Starts a broker without topics and waits until it accepts connections; `start` does more.
+
+        Args:
+            cluster_id: As for `start`.
+
+        Raises:
+            BrokerFailed: As for `start`.
+        """
         self.cluster_id = cluster_id or new_cluster_id()
         self._note.end_left_over()
         for attempt in range(1, BIND_ATTEMPTS + 1):
@@ -130,15 +142,19 @@ class EmbeddedBroker:
                 self.port = free_port()
             if self._launch():
                 self._is_port_known = True
-                self._make_topics()
                 return
             if self._is_port_known or attempt == BIND_ATTEMPTS or port_is_free(self.port):
                 tail = self._log_path.read_text(errors="replace")[-2000:]
                 raise BrokerFailed(f"the embedded broker did not start:\n{tail}")
 
-    def _make_topics(self) -> None:
+    def make_topics(self) -> None:
+        """Makes the topics of a broker that listens.
+
+        Raises:
+            BrokerFailed: It did not make them in time, and was stopped.
+        """
         making = asyncio.wait_for(
-            create_topics(self.bootstrap_servers, self._partitions), TOPICS_TIMEOUT_SECONDS
+            create_topics(self.bootstrap_servers, self.partitions), TOPICS_TIMEOUT_SECONDS
         )
         try:
             # The caller may have a loop of its own.

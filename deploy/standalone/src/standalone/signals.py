@@ -1,4 +1,4 @@
-"""What a signal does before the event loop can take it: it ends the start."""
+"""What a signal does: before there is an event loop it ends the start; then it cancels what runs there."""
 
 import asyncio
 import signal

@@ -90,7 +90,7 @@ class BrokerWatch:
     @property
     def is_embedded(self) -> bool:
         """Whether it is the embedded broker."""
-        return self.cluster_id is not None and self.cluster_id.startswith(EMBEDDED)
+        return self.cluster_id is not None and _is_embedded(self.cluster_id)
 
     @property
     def is_reachable(self) -> bool:
@@ -180,7 +180,7 @@ class BrokerWatch:
 
     async def _note(self, cluster_id: str, admin: AIOKafkaAdminClient, stop: asyncio.Event) -> None:
         if cluster_id != self.cluster_id:
-            is_embedded = cluster_id.startswith(EMBEDDED)
+            is_embedded = _is_embedded(cluster_id)
             making = _topics_are_there(admin) if is_embedded else self._make_topics()
             await finish(making, stop, TOPICS_TIMEOUT_SECONDS)
             if self.cluster_id is not None:
@@ -199,6 +199,10 @@ class BrokerWatch:
         except WrongTopic as error:
             # Relays use the declared partitions alone; `topics create` refuses it.
             log.warning("broker.wrong_partitions", detail=str(error))
+
+
+def _is_embedded(cluster_id: str) -> bool:
+    return cluster_id.startswith(EMBEDDED)
 
 
 async def _topics_are_there(admin: AIOKafkaAdminClient) -> None:
