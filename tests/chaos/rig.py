@@ -295,9 +295,6 @@ class EmbeddedLog(EmbeddedBroker):
         # The topics are made by the address that it tells its clients.
         self._proxy.target_port = self.port
 
-    def start(self, cluster_id: str | None = None) -> None:
-        super().start(cluster_id)
-
     def kill(self) -> None:
         self.stop()
 
