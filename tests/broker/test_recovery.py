@@ -96,7 +96,8 @@ async def test_dead_letter_of_any_size_reaches_the_topic_cut_and_the_row_whole(
     (letter,) = await dlq.open_letters(subscriber.worker_database)
     assert letter.raw.value == value
     (row,) = await execute(
-        subscriber.worker_database, "SELECT headers->>'dead-letter-truncated', data FROM outbox"
+        subscriber.worker_database,
+        "SELECT headers::json->>'dead-letter-truncated', data FROM outbox",
     )
     assert row[0] == "262144 of 900000 bytes"
     assert len(row[1]) == 262_144

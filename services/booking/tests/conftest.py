@@ -127,7 +127,8 @@ class Store:
     async def published(self, topic: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Headers and data of the events in the outbox, in order."""
         rows = await self.rows(
-            "SELECT headers, data FROM outbox WHERE topic = :topic ORDER BY position", topic=topic
+            "SELECT headers::json, data FROM outbox WHERE topic = :topic ORDER BY position",
+            topic=topic,
         )
         return [(row.headers, row.data and json.loads(row.data)) for row in rows]
 

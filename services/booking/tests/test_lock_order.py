@@ -19,7 +19,7 @@ from booking.domain.errors import AlreadyExists
 from booking.store import appointments
 from booking.usecases.appointments import book_appointment, reschedule_appointment
 from booking.usecases.no_show import NoShowTimer
-from booking.usecases.reports import take_reports
+from booking.usecases.reports import take_new_reports, take_reports
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import intake, testing
@@ -200,6 +200,33 @@ async def test_batch_waits_for_a_put_of_a_patient_whom_both_name(
         posted = group.create_task(client.post("/v1/events", json=visit, headers=as_json))
         await waiting(2)
     assert (put.result().status_code, posted.result().status_code) == (201, 202)
+
+
+@pytest.mark.parametrize("take", [take_reports, take_new_reports])
+async def test_visits_take_whom_they_name_before_their_appointments(
+    database: Database,
+    clinic_id: uuid.UUID,
+    stop: Callable[[str], Any],
+    take: Callable[..., Awaitable[None]],
+) -> None:
+    patient = uuid.UUID(int=7)
+    visit = testing.visit_completed(
+        clinic_id=clinic_id, appointment_id=FIRST, patient_id=patient, time=NOW
+    )
+
+    async def completed() -> None:
+        async with database.transaction([clinic_id]) as connection:
+            await take(connection, [visit], NOW)
+
+    made = stop(f"INSERT INTO patient (clinic_id, patient_id) VALUES ('{clinic_id}', '{patient}')")
+    async with asyncio.TaskGroup() as group, made as waiting:
+        group.create_task(completed())
+        await waiting(1)
+        async with database.transaction([clinic_id]) as connection:
+            # At the patient, it holds nothing that comes after.
+            await connection.exec_driver_sql(
+                f"SELECT FROM appointment WHERE appointment_id = '{FIRST}' FOR UPDATE NOWAIT"
+            )
 
 
 @pytest.mark.parametrize("is_moved", [False, True], ids=["booked", "rescheduled"])

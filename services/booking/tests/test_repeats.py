@@ -63,6 +63,29 @@ async def test_same_batch_from_many_at_once_is_taken_once(
     assert sorted(await published(store)) == sorted(f"e-{number}" for number in range(20))
 
 
+async def test_visit_that_is_reported_anew_stands_as_the_later_report_has_it(
+    client: httpx.AsyncClient, store: Any
+) -> None:
+    await post(client, visit(1), visit(2))
+    again = visit(1, "healthy") | {"id": "e-3", "time": "2026-01-15T11:00:00Z"}
+    late = visit(2, "healthy") | {"id": "e-4", "time": "2026-01-15T09:00:00Z"}
+    assert await post(client, again, late, visit(5)) == (3, 0, [])
+    found = await store.rows('SELECT outcome FROM visit ORDER BY precedence COLLATE "C"')
+    assert [row.outcome for row in found] == ["treated", "treated", "healthy"]
+    assert sorted(await published(store)) == ["e-1", "e-2", "e-3", "e-4", "e-5"]
+
+
+async def test_visits_make_rows_for_all_they_name(client: httpx.AsyncClient, store: Any) -> None:
+    named = visit(1)
+    named["data"] |= {"practitioner_id": "D-1", "service_code": "filling", "appointment_id": "A-1"}
+    await post(client, named, visit(2))
+    for table, number in (("patient", 1), ("practitioner", 1), ("service", 1), ("appointment", 1)):
+        ((rows,),) = await store.rows(f"SELECT count(*) FROM {table}")
+        assert rows == number, table
+    ((status,),) = await store.rows("SELECT status FROM appointment")
+    assert status == "completed"
+
+
 async def test_repeats_are_expected_as_long_as_they_come(
     client: httpx.AsyncClient, store: Any
 ) -> None:

@@ -30,7 +30,7 @@ SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM told
 """  # noqa: S608  (a constant)
 PUBLISH_GIVEN = f"""told AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
-  SELECT clinic_id, topic, key, event_id, headers::json, data FROM given ORDER BY place
+  SELECT clinic_id, topic, key, event_id, headers, data FROM given ORDER BY place
   RETURNING clinic_id, recorded_on, position, key
 ), queued AS ({_QUEUE})"""  # noqa: S608  (a constant)
 """Part of a statement, after "WITH given AS (...),", that publishes the rows `given`, in order of `place`."""
@@ -132,7 +132,7 @@ def telling(rows: str, ids: str, parameter: int) -> str:
     return f"""told AS (
   INSERT INTO outbox (clinic_id, topic, key, event_id, headers, data)
   SELECT clinic_id, {topic}, format({key}, {ids}), format({event_id}, {ids}),
-    format({headers}, {ids})::json, convert_to(format({data}, {ids}), 'UTF8')
+    format({headers}, {ids}), convert_to(format({data}, {ids}), 'UTF8')
   FROM {rows}
   RETURNING clinic_id, recorded_on, position, key
 )

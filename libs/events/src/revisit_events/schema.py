@@ -19,7 +19,7 @@ CREATE TABLE outbox (
   topic text NOT NULL,
   key text NOT NULL,
   event_id text NOT NULL,
-  headers json NOT NULL,
+  headers text NOT NULL,
   data bytea,
   PRIMARY KEY (clinic_id, recorded_on, position)
 ) PARTITION BY RANGE (recorded_on);

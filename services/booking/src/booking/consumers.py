@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from booking import tables
 from booking.domain.link import Answer, Reply
-from booking.projection import run_rows, upsert_statement
+from booking.projection import run_rows
+from booking.store.reported import upsert_statement
 from booking.store.rows import run
 from booking.usecases.answers import Received, take_answers
 from revisit_events.contracts import (

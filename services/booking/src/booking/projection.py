@@ -12,15 +12,27 @@ the same new patients at once may meet in a circle; PostgreSQL ends it, and the 
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import NAMESPACE_URL, uuid5
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from booking import tables
 from booking.domain.appointment import Status, no_show_due_at
 from booking.store.named import forget_identifiers, make_stubs
+from booking.store.reported import (
+    CLINICS,
+    ERASE,
+    FORGET_CONTACTS,
+    LEADS,
+    LOCK_PATIENTS,
+    LOCKED_PATIENT,
+    NEW_VISITS_ALONE,
+    PATIENTS,
+    SCHEDULES,
+    STATUSES,
+    VISITS,
+    VISITS_ALONE,
+)
 from booking.store.rows import run
 from revisit_chassis.db import fetch
 from revisit_events.contracts import (
@@ -38,7 +50,7 @@ from revisit_events.contracts import (
     PatientRegistered,
     VisitCompleted,
 )
-from revisit_events.envelope import AnyEvent, new_event
+from revisit_events.envelope import AnyEvent, Event, new_event
 from revisit_events.outbox import publish
 
 SOURCE = "/booking"
@@ -66,114 +78,32 @@ STATUS_AFTER: Mapping[type[EventData], Status] = {
 """Where each event leaves the appointment that it names."""
 
 
-def upsert_statement(
-    table: sa.Table,
-    reported: sa.Table,
-    precedence: str,
+async def apply(
+    connection: AsyncConnection,
+    events: Sequence[AnyEvent],
+    now: datetime,  # noqa: ARG001
     *,
-    keep: Sequence[str] = (),
-    also_set: str = "",
-    only_where: str = "",
-) -> str:
-    """SQL that takes an array of rows and lets the greatest precedence of each row stand.
-
-    Args:
-        table: Target; its primary key decides what one row is.
-        reported: The type of the rows, `tables.REPORTED`: one group's columns, keys included.
-        precedence: Name of the group's precedence column.
-        keep: Columns for a new row only.
-        also_set: Further assignments where the row changes.
-        only_where: Further condition for a change.
-    """
-    keys = [column.name for column in table.primary_key]
-    columns = reported.columns.keys()
-    names, key_names = ", ".join(columns), ", ".join(keys)
-    changes = [f"{name} = excluded.{name}" for name in columns if name not in {*keys, *keep}]
-    changes += [also_set] if also_set else []
-    condition = f"excluded.{precedence} > {table.name}.{precedence}"
-    condition += f" AND {only_where}" if only_where else ""
-    # Every name comes from the table objects of this package.
-    return (
-        f"INSERT INTO {table.name} ({names}) "  # noqa: S608
-        f"SELECT DISTINCT ON ({key_names}) {names} FROM unnest($1::{reported.name}[]) AS reported "
-        f'ORDER BY {key_names}, {precedence} COLLATE "C" DESC '
-        f"ON CONFLICT ({key_names}) DO UPDATE SET {', '.join(changes)} WHERE {condition}"
-    )
-
-
-SCHEDULES = upsert_statement(
-    tables.appointment,
-    tables.reported_schedule,
-    "schedule_precedence",
-    keep=("patient_id",),
-    # A new plan answers the wish to move the old one; reported late it changes the plan alone.
-    also_set="move_requested_at = NULL, version = appointment.version + 1",
-)
-STATUSES = upsert_statement(
-    tables.appointment,
-    tables.reported_status,
-    "status_precedence",
-    also_set="version = appointment.version + 1",
-)
-VISITS = upsert_statement(tables.visit, tables.reported_visit, "precedence")
-LEADS = upsert_statement(tables.lost_lead, tables.reported_lead, "precedence")
-CLINICS = upsert_statement(
-    tables.clinic,
-    tables.reported_clinic,
-    "precedence",
-    also_set="version = clinic.version + 1",
-)
-PATIENTS = upsert_statement(
-    tables.patient,
-    tables.reported_patient,
-    "precedence",
-    also_set="version = patient.version + 1",
-    only_where="patient.erased_at IS NULL",
-)
-LOCKED_PATIENT = """
-UPDATE patient SET
-  birth_year = $3, sex = $4, language = $5, time_zone = $6, family_id = $7, payer = $8,
-  employer_id = $9, is_chronic = $10, acquisition_channel = $11, acquisition_cost_minor = $12,
-  acquisition_currency = $13, precedence = $14, version = $15,
-  identity_encrypted = coalesce($16, identity_encrypted),
-  contacts_encrypted = coalesce($17, contacts_encrypted),
-  contacts_told_at = coalesce($18, contacts_told_at)
-WHERE clinic_id = $1 AND patient_id = $2
-"""
-ERASE = """
-INSERT INTO patient (clinic_id, patient_id, erased_at)
-SELECT clinic_id, patient_id, min(erased_at)
-FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS erased (clinic_id, patient_id, erased_at)
-GROUP BY 1, 2 ORDER BY 1, 2
-ON CONFLICT (clinic_id, patient_id) DO UPDATE SET
-  birth_year = NULL, sex = NULL, language = NULL, time_zone = NULL, family_id = NULL, payer = NULL,
-  employer_id = NULL, is_chronic = NULL, acquisition_channel = NULL, acquisition_cost_minor = NULL,
-  acquisition_currency = NULL, identity_encrypted = NULL, contacts_encrypted = NULL, precedence = '',
-  contacts_told_at = NULL,
-  erased_at = least(patient.erased_at, excluded.erased_at), version = patient.version + 1
-"""
-LOCK_PATIENTS = """
-SELECT FROM patient JOIN unnest($1::uuid[], $2::uuid[]) AS meant (clinic_id, patient_id)
-  USING (clinic_id, patient_id)
-ORDER BY clinic_id, patient_id FOR UPDATE OF patient
-"""
-# What is retained for a replay is told again as it was; a contact block must not be.
-FORGET_CONTACTS = """
-UPDATE outbox SET data = NULL
-FROM unnest($1::uuid[], $2::uuid[]) AS erased (clinic_id, patient_id)
-WHERE outbox.clinic_id = erased.clinic_id AND topic = 'patient.contact_changed' AND data IS NOT NULL
-  AND key = erased.clinic_id || ':' || erased.patient_id
-"""
-
-
-async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime) -> None:  # noqa: ARG001, C901
+    are_new: bool = False,
+) -> None:
     """Brings the rows to what the events report; the same for any order and repetition.
 
     Args:
         connection: Inside the transaction of the request.
         events: Events of types that booking owns.
         now: Moment of the request; facts carry their own times, so nothing depends on it.
+        are_new: Whether to guess, where they are visits alone, that none of these was reported before.
+
+    Raises:
+        asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
     """
+    if all(isinstance(event.data, VisitCompleted) for event in events):
+        visits_alone = cast("Sequence[Event[VisitCompleted]]", events)
+        await _apply_visits(connection, visits_alone, are_new=are_new)
+    else:
+        await _apply_mixed(connection, events)
+
+
+async def _apply_mixed(connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:  # noqa: C901
     schedules: list[Row] = []
     statuses: list[Row] = []
     visits: list[Row] = []
@@ -216,6 +146,20 @@ async def apply(connection: AsyncConnection, events: Sequence[AnyEvent], now: da
     ):
         if rows:
             await run_rows(connection, statement, rows)
+
+
+async def _apply_visits(
+    connection: AsyncConnection, events: Sequence[Event[VisitCompleted]], *, are_new: bool
+) -> None:
+    """Does what `apply` does, for visits alone, which most of what is reported are: in one statement."""
+    visits: list[Row] = []
+    statuses: list[Row] = []
+    for event in events:
+        precedence = event.precedence
+        visits.append(_visit_row(event, event.data, precedence))
+        if event.data.appointment_id is not None:
+            statuses.append(_status_row(event, precedence))
+    await fetch(connection, NEW_VISITS_ALONE if are_new else VISITS_ALONE, visits, statuses)
 
 
 async def apply_to_locked_patient(

@@ -1,1 +1,1 @@
-"""Rows to values: locks and reads. What facts change is written by `booking.projection` alone."""
+"""Rows to values: locks and reads. `booking.projection` alone writes what facts change, by `reported`."""

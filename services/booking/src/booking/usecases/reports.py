@@ -43,6 +43,23 @@ async def take_reports(
     await correct_guesses(connection, events, now)
 
 
+async def take_new_reports(
+    connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime
+) -> None:
+    """Does what `take_reports` does, on the guess that no visit of theirs was reported before.
+
+    Args:
+        connection: As there.
+        events: As there.
+        now: As there.
+
+    Raises:
+        asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
+    """
+    await apply(connection, events, now, are_new=True)
+    await correct_guesses(connection, events, now)
+
+
 async def correct_guesses(
     connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime
 ) -> int:
