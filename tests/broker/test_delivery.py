@@ -18,6 +18,7 @@ from revisit_events import dlq, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.contracts import VisitCompleted
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
 from revisit_events.outbox import publish
 from revisit_events.relay import Relay, unsent
@@ -158,7 +159,7 @@ async def test_poison_goes_alone_to_the_dead_letters_and_can_be_replayed(
     assert [(one.reason, one.attempts) for one in mine] == [("handler", 1)]
     assert mine[0].raw.value == events[7].data_json()
     seen.fails = lambda _: False
-    await consumer.replay(mine[0])
+    await Effects(group, subscriber.database, {VisitCompleted: seen}, SystemClock()).replay(mine[0])
     assert seen.ids().count(bad) == 1
     left = await dlq.open_letters(subscriber.worker_database)
     assert mine[0].dead_letter_id not in {one.dead_letter_id for one in left}

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from engagement.messages import sender, usecases
 from revisit_chassis.clock import Clock
 from revisit_chassis.failpoint import failpoint
-from revisit_events import consumer, dlq, relay
+from revisit_events import consumer, dlq, effects, relay
 from revisit_events.reading import Batch
 
 _BY_CURSOR = """
@@ -67,18 +67,18 @@ def delete_before_ack() -> None:
 
 def no_inbox() -> None:
     """Every event that comes is applied, whether or not it was before."""
-    claim = consumer.claim
+    claim = effects.claim
 
     async def claim_all(connection: Any, events: Sequence[Any]) -> list[Any]:
         await claim(connection, events)
         return list(events)
 
-    _replace(consumer, "claim", claim_all)
+    _replace(effects, "claim", claim_all)
 
 
 def no_tenant_in_key() -> None:
     """Events are told apart by source and id alone: those of another clinic look like repeats."""
-    claim = consumer.claim
+    claim = effects.claim
     owners: dict[tuple[str, str], UUID] = {}
 
     async def claim_without_clinic(connection: Any, events: Sequence[Any]) -> list[Any]:
@@ -89,7 +89,8 @@ def no_tenant_in_key() -> None:
             if owners.setdefault((event.source, event.id), event.clinic_id) == event.clinic_id
         ]
 
-    _replace(consumer, "claim", claim_without_clinic)
+    _replace(effects, "claim", claim_without_clinic)
+    _replace(effects, "claim_new", claim_without_clinic)
 
 
 def offsets_first() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from revisit_chassis import db, failpoint, idempotency
-from revisit_events import consumer, intake, reading
+from revisit_events import effects, intake, reading
 from tests.chaos.mutants import MUTANTS
 
 SESSION_MS = 2_000
@@ -38,7 +38,7 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
 
 def count_effects(service: str) -> None:
     """Adds the bare effect to every handler, in its transaction, and the marked faults."""
-    handle = consumer.handle
+    handle = effects.handle
 
     async def counted(
         connection: Any, handlers: Any, order: Any, events: Sequence[Any], now: Any
@@ -59,7 +59,7 @@ def count_effects(service: str) -> None:
             ),
         )
 
-    consumer.handle = counted
+    effects.handle = counted
 
 
 def _die_once(service: str, event_id: str) -> None:

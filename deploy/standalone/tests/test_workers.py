@@ -97,7 +97,7 @@ class Host:
 
     async def applied(self, visit_id: uuid.UUID) -> bool:
         async with self.superuser() as connection:
-            asked = "SELECT count(*) FROM inbox WHERE data->>'visit_id' = $1"
+            asked = "SELECT count(*) FROM inbox WHERE data::json->>'visit_id' = $1"
             return bool(await connection.fetchval(asked, str(visit_id)))
 
     async def wait_for(self, visit_id: uuid.UUID) -> None:

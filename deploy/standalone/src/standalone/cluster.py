@@ -20,7 +20,7 @@ from revisit_chassis.tenancy import Roles
 from standalone.postgres import SUPERUSER, EmbeddedPostgres, Tuning
 
 PUBLISHED = """
-SELECT headers->>'ce_type' AS type, count(*) AS count FROM outbox WHERE clinic_id = $1 GROUP BY 1
+SELECT headers::json->>'ce_type' AS type, count(*) AS count FROM outbox WHERE clinic_id = $1 GROUP BY 1
 """
 
 

@@ -39,8 +39,6 @@ CLEANING_TIMEOUT_SECONDS = 5
 INFRASTRUCTURE_CLASSES = ("08", "28", "40", "53", "57", "58")
 INFRASTRUCTURE_STATES = ("55P03", "25006", "3D000")
 
-UNIQUE_VIOLATION = "23505"
-
 # A value that PostgreSQL cannot keep: too long, out of range, a NUL character.
 UNSTORABLE_STATES = ("22001", "22003", "22008", "22021", "22P05")
 

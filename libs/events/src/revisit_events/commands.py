@@ -17,8 +17,7 @@ from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.runtime import running_clock
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import dlq
-from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.consumer import Consumer
+from revisit_events.effects import Effects
 from revisit_events.handlers import Handlers
 from revisit_events.rebuild import (
     ConsumerRuns,
@@ -183,15 +182,7 @@ async def _dead_letters(context: _Context) -> int:
     if not wanted and not arguments.all:
         write("name dead letters, or give --all")
         return 2
-    kafka = kafka_settings(context.settings)
-    consumer = Consumer(
-        context.settings.service,
-        context.database,
-        context.handlers,
-        context.clock,
-        kafka,
-        BrokerWatch(kafka),
-    )
+    effects = Effects(context.settings.service, context.database, context.handlers, context.clock)
     failed = 0
     async for letter in dlq.each_open(context.worker_database, sorted(wanted) or None):
         wanted.discard(letter.dead_letter_id)
@@ -201,7 +192,7 @@ async def _dead_letters(context: _Context) -> int:
             write(f"{letter.dead_letter_id} discarded")
             continue
         try:
-            await consumer.replay(letter)
+            await effects.replay(letter)
             write(f"{letter.dead_letter_id} replayed")
         except Exception as error:  # noqa: BLE001  (one bad letter must not keep the others)
             failed += 1
@@ -220,21 +211,6 @@ _ACTIONS: Mapping[str, Callable[[_Context], Awaitable[int]]] = {
     "outbox": _outbox,
     "rebuild": _rebuild,
 }
-
-
-def kafka_settings(settings: ServiceSettings) -> KafkaSettings:
-    """Gives how a service talks to the broker.
-
-    Args:
-        settings: Of the service.
-    """
-    return KafkaSettings(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        enable_idempotence=settings.kafka_enable_idempotence,
-        topic_partitions=settings.kafka_topic_partitions,
-        fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
-        topic_replication=settings.kafka_topic_replication,
-    )
 
 
 def create_all_topics(

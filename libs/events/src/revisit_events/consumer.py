@@ -19,17 +19,16 @@ A log with another cluster id is read from its beginning, partition by partition
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database, is_infrastructure_fault
 from revisit_chassis.failpoint import failpoint
-from revisit_events import attempts, dlq, kafka, metrics
+from revisit_events import attempts, dlq, metrics
 from revisit_events.arrivals import Arrivals
 from revisit_events.broker import (
     LOST_PARTITION,
@@ -38,14 +37,13 @@ from revisit_events.broker import (
     KafkaSettings,
     is_broker_fault,
 )
-from revisit_events.catalog import CATALOG, topic_of
-from revisit_events.contracts import PatientErased
+from revisit_events.catalog import topic_of
 from revisit_events.deadlines import finish, quietly
 from revisit_events.dlq import Raw
-from revisit_events.envelope import AnyEvent, InvalidEvent
+from revisit_events.effects import Effects
+from revisit_events.envelope import InvalidEvent
 from revisit_events.feed import NEVER, FeedMarks, FeedStatus, Mark, Partition
-from revisit_events.handlers import Handlers, handle
-from revisit_events.inbox import Months, claim
+from revisit_events.handlers import Handlers
 from revisit_events.reading import Batch, Good, Read, Reading, parts_of, reader_of
 from revisit_events.retry import pause
 
@@ -95,13 +93,10 @@ class Consumer:
         self.arrivals: Arrivals | None = None
         """What the relays have sent, where all are in this process and the broker is the embedded one."""
         self._database = database
-        self._handlers = handlers
-        self._order = [contract for contract in CATALOG.values() if contract in handlers]
-        self._clock = clock
+        self._effects = Effects(group, database, handlers, clock)
         self._kafka = kafka_settings
         self._watch = watch
         self._trip_at = trip_at
-        self._months = Months(database)
         self._marks = FeedMarks(database, group)
         self._marked_at = 0.0
         self._failures = 0
@@ -113,7 +108,7 @@ class Consumer:
     @property
     def topics(self) -> list[str]:
         """Topics the group reads."""
-        return [topic_of(contract.TYPE) for contract in self._order]
+        return [topic_of(contract.TYPE) for contract in self._effects.contracts]
 
     def has_applied(self, acknowledged: Mapping[Partition, int]) -> bool:
         """Tells whether the group has applied all that relays had acknowledged.
@@ -424,7 +419,7 @@ class Consumer:
     async def _apply_together(self, good: Sequence[Good]) -> bool:
         """Tells whether the events were applied, in one transaction."""
         try:
-            await self._transact([event for _, event in good])
+            await self._effects.apply([event for _, event in good])
         except Exception as error:
             if is_infrastructure_fault(error):
                 raise
@@ -435,7 +430,7 @@ class Consumer:
     async def _one_by_one(self, good: Sequence[Good]) -> None:
         for read, event in good:
             try:
-                await self._transact([event])
+                await self._effects.apply([event])
                 self._recent.append(False)
             except Exception as error:
                 if is_infrastructure_fault(error):
@@ -461,40 +456,3 @@ class Consumer:
         self._recent.append(tries == 1)
         if self._trip_at and sum(self._recent) >= self._trip_at:
             raise Tripped
-
-    async def _transact(self, events: Sequence[AnyEvent]) -> None:
-        if not events:
-            return
-        await self._months.ensure([event.time for event in events])
-        now = self._clock.now()
-        async with self._database.transaction({event.clinic_id for event in events}) as connection:
-            fresh = await claim(connection, events)
-            await handle(connection, self._handlers, self._order, fresh, now)
-            await self._forget_erased(connection, fresh)
-            failpoint("consumer.before_commit")
-        metrics.REPEATED.labels(self.group).inc(len(events) - len(fresh))
-        for topic, number in Counter(event.topic for event in fresh).items():
-            metrics.HANDLED.labels(self.group, topic).inc(number)
-
-    async def _forget_erased(self, connection: AsyncConnection, events: Sequence[AnyEvent]) -> None:
-        erased = [event for event in events if type(event.data) is PatientErased]
-        if erased:
-            await dlq.forget(connection, [(event.clinic_id, event.key) for event in erased])
-
-    async def replay(self, letter: dlq.DeadLetter) -> None:
-        """Runs the handler again on a dead letter and closes it, in one transaction.
-
-        Args:
-            letter: Open.
-
-        Raises:
-            InvalidEvent: It still is no event.
-        """
-        raw = letter.raw
-        event = kafka.decode(raw.topic, raw.value, raw.headers)
-        await self._months.ensure([event.time])
-        async with self._database.transaction({event.clinic_id, letter.clinic_id}) as connection:
-            fresh = await claim(connection, [event])
-            await handle(connection, self._handlers, self._order, fresh, self._clock.now())
-            await self._forget_erased(connection, fresh)
-            await dlq.close(connection, letter, "replayed")

@@ -21,11 +21,11 @@ _CLAIM = """
 INSERT INTO inbox (clinic_id, source, event_id, time, type, subject, sequence,
                    correlation_id, causation_id, traceparent, data)
 SELECT clinic_id, source, event_id, time, type, subject, sequence::numeric,
-       correlation_id, causation_id, traceparent, data::json
+       correlation_id, causation_id, traceparent, data
 FROM unnest($1::inbox_event[])
 ORDER BY clinic_id, source, event_id
-ON CONFLICT DO NOTHING
 """
+_CLAIM_THOSE_NOT_THERE = f"{_CLAIM} ON CONFLICT DO NOTHING"
 # Asked only when some were claimed before; a row whose xmin is this transaction is new.
 _NEW = """
 SELECT clinic_id, source, event_id, time FROM inbox
@@ -67,6 +67,20 @@ class Months:
             self._known.add(month)
 
 
+async def claim_new(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """Claims events on the guess that all of them are new, and gives them.
+
+    Args:
+        connection: In the transaction of their effect.
+        events: To be claimed.
+
+    Raises:
+        asyncpg.UniqueViolationError: One is not, and the transaction has failed.
+    """
+    await fetch(connection, _CLAIM, _rows(events))
+    return list(events)
+
+
 async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list[AnyEvent]:
     """Claims events; gives those that are new, in their order.
 
@@ -74,7 +88,22 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
         connection: In the transaction of their effect.
         events: May hold repeats of each other.
     """
-    rows = [
+    rows = _rows(events)
+    if await change(connection, _CLAIM_THOSE_NOT_THERE, rows) == len(events):
+        return list(events)
+    found = await fetch(connection, _NEW, *([row[place] for row in rows] for place in range(4)))
+    fresh = {tuple(row) for row in found}
+    claimed = []
+    for event in events:
+        identity = (event.clinic_id, event.source, event.id, event.time)
+        if identity in fresh:
+            fresh.discard(identity)
+            claimed.append(event)
+    return claimed
+
+
+def _rows(events: Sequence[AnyEvent]) -> list[tuple[object, ...]]:
+    return [
         (
             event.clinic_id,
             event.source,
@@ -90,17 +119,6 @@ async def claim(connection: AsyncConnection, events: Sequence[AnyEvent]) -> list
         )
         for event in events
     ]
-    if await change(connection, _CLAIM, rows) == len(events):
-        return list(events)
-    found = await fetch(connection, _NEW, *([row[place] for row in rows] for place in range(4)))
-    fresh = {tuple(row) for row in found}
-    claimed = []
-    for event in events:
-        identity = (event.clinic_id, event.source, event.id, event.time)
-        if identity in fresh:
-            fresh.discard(identity)
-            claimed.append(event)
-    return claimed
 
 
 def _kept(event: AnyEvent) -> str | None:

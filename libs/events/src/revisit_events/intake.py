@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import (
-    UNIQUE_VIOLATION,
     Database,
     fetch,
     is_infrastructure_fault,
@@ -32,6 +31,7 @@ from revisit_events.envelope import AnyEvent
 from revisit_events.group_commit import GroupCommit
 from revisit_events.http import RawRequest
 from revisit_events.intake_metrics import EVENTS, UNKNOWN_FIELDS
+from revisit_events.novelty import Novelty
 from revisit_events.outbox import PUBLISH_GIVEN, message_of, publish
 from revisit_events.reception import (
     Accepted,
@@ -54,10 +54,6 @@ Remember = Callable[[AsyncConnection, Sequence[Identifier]], Awaitable[None]]
 _ATTEMPTS = 3
 # What a correction on either side may cure; an event of another clinic is none of this one's.
 _KEPT = frozenset({409, 422, 500})
-
-_GROUPS_WITH_QUESTIONS = 20
-"""So many groups after a repeat are taken with questions: who repeats himself goes on doing so for a
-while (an import, a queue that is sent again), and each guess that fails is an error in the server's log."""
 
 # In one order everywhere, so that two groups with the same events wait and do not deadlock; of two
 # claims of one identity the first stands.
@@ -152,7 +148,7 @@ class Intake:
         self._apply = apply
         self._remember = remember
         self._apply_new = apply_new or apply
-        self._groups_with_questions = 0
+        self._novelty = Novelty()
         self._meters = {
             status: EVENTS.labels(service, status)
             for status in ("accepted", "duplicate", "refused")
@@ -209,18 +205,15 @@ class Intake:
         raise AssertionError("unreachable")
 
     async def _store(self, receptions: Sequence[Reception]) -> list[Outcome]:
-        if not self._groups_with_questions:
+        if self._novelty.is_expected:
             try:
                 return await self._store_by(_take, self._apply_new, receptions)
             except Exception as fault:
-                if sqlstate_of(fault) != UNIQUE_VIOLATION:
+                if not self._novelty.is_refuted_by(fault):
                     raise
-            self._groups_with_questions = _GROUPS_WITH_QUESTIONS
         outcomes = await self._store_by(_claim_and_publish, self._apply, receptions)
-        if any(outcome.duplicate for outcome in outcomes):
-            self._groups_with_questions = _GROUPS_WITH_QUESTIONS
-        elif self._groups_with_questions:
-            self._groups_with_questions -= 1
+        found_repeats = any(outcome.duplicate for outcome in outcomes)
+        self._novelty.was_asked(found_repeats=found_repeats)
         return outcomes
 
     async def _store_by(

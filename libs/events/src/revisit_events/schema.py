@@ -64,7 +64,7 @@ CREATE TABLE inbox (
   causation_id text,
   traceparent text,
   recorded_on date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
-  data json,
+  data text,
   PRIMARY KEY (clinic_id, source, event_id, time)
 ) PARTITION BY RANGE (time);
 COMMENT ON TABLE inbox IS 'Events this service has applied: its event log.';

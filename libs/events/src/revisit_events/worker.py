@@ -18,8 +18,7 @@ from revisit_chassis.retention import purge
 from revisit_chassis.schedule import Activity, DueWork, run_schedule, schedule_check
 from revisit_chassis.settings import ServiceSettings
 from revisit_events import dlq, metrics, rejected
-from revisit_events.broker import BrokerWatch
-from revisit_events.commands import kafka_settings
+from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.feed import FeedStatus
 from revisit_events.handlers import Handlers
@@ -197,7 +196,7 @@ def compose_worker(
         at_end: Closes what the service itself opened.
     """
     service = settings.service
-    kafka = kafka_settings(settings)
+    kafka = _kafka_settings(settings)
     watch = BrokerWatch(kafka)
     database = Database(settings.address("app"), pool_size=4, application_name=f"{service}-worker")
     worker_database = Database(
@@ -223,4 +222,19 @@ def compose_worker(
         host=settings.host,
         health_port=settings.worker_port,
         at_end=at_end,
+    )
+
+
+def _kafka_settings(settings: ServiceSettings) -> KafkaSettings:
+    """Gives how a service talks to the broker.
+
+    Args:
+        settings: Of the service.
+    """
+    return KafkaSettings(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        enable_idempotence=settings.kafka_enable_idempotence,
+        topic_partitions=settings.kafka_topic_partitions,
+        fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
+        topic_replication=settings.kafka_topic_replication,
     )
