@@ -14,14 +14,12 @@ import httpx
 from fastapi import FastAPI
 
 from booking.roles import scopes_of
-from revisit_chassis.clock import Clock, SystemClock
+from revisit_chassis.clock import Clock, SimulatedClock, SystemClock
 from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.db import Database
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
-from revisit_events.catalog import CATALOG
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
-from revisit_events.handlers import handle
-from revisit_events.inbox import Months, claim
 from standalone.cluster import ServiceDatabase
 
 SERVICES = ("booking", "engagement", "feedback", "scoring")
@@ -91,8 +89,4 @@ def handlers_of(service: str) -> Mapping[Any, Any]:
 
 async def tell(service: str, database: Database, events: Sequence[AnyEvent], now: datetime) -> None:
     """Applies events like the service's consumer, in one transaction."""
-    handlers = handlers_of(service)
-    order = [contract for contract in CATALOG.values() if contract in handlers]
-    await Months(database).ensure([event.time for event in events])
-    async with database.transaction({event.clinic_id for event in events}) as connection:
-        await handle(connection, handlers, order, await claim(connection, events), now)
+    await Effects(service, database, handlers_of(service), SimulatedClock(now)).apply(events)

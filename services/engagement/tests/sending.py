@@ -23,13 +23,10 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.db import Database
 from revisit_events import testing
-from revisit_events.catalog import CATALOG
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
-from revisit_events.handlers import handle
-from revisit_events.inbox import Months, claim
 from standalone.cluster import ServiceDatabase
 
-ORDER = [contract for contract in CATALOG.values() if contract in HANDLERS]
 NOON = datetime(2026, 1, 15, 9, 0, tzinfo=UTC)  # noon in Moscow
 LIVE_FROM = NOON - timedelta(days=30)
 HOUR = timedelta(hours=1)
@@ -109,10 +106,7 @@ class Practice:
 
     async def apply(self, *events: AnyEvent) -> None:
         """Applies events as the consumer does."""
-        await Months(self.database).ensure([event.time for event in events])
-        async with self.database.transaction((self.clinic_id,)) as connection:
-            fresh = await claim(connection, events)
-            await handle(connection, HANDLERS, ORDER, fresh, self.clock.now())
+        await Effects("engagement", self.database, HANDLERS, self.clock).apply(events)
 
     async def patient(
         self, *, email: str | None = None, phone: str | None = None, **data: Any

@@ -21,9 +21,9 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.catalog import CATALOG
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
-from revisit_events.handlers import handle
-from revisit_events.inbox import Months, claim
+from revisit_events.inbox import Months
 from revisit_events.rebuild import rebuild
 from standalone.cluster import Cluster, ServiceDatabase
 
@@ -67,10 +67,7 @@ async def apply(database: Database, clinic_id: uuid.UUID, told: Sequence[AnyEven
                     connection, clinic_id, one.patient_id, [one.statement], by="anna", now=NOW
                 )
     events = [_of(one, clinic_id) for one in told if not isinstance(one, Said)]
-    if not events:
-        return
-    async with database.transaction([clinic_id]) as connection:
-        await handle(connection, HANDLERS, ORDER, await claim(connection, events), NOW)
+    await Effects("engagement", database, HANDLERS, SimulatedClock(NOW)).apply(events)
 
 
 async def state(database: Database, clinic_id: uuid.UUID) -> dict[str, list[str]]:

@@ -18,10 +18,8 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.crypto import generate_keyring
 from revisit_chassis.db import Database
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
-from revisit_events.catalog import CATALOG
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
-from revisit_events.handlers import handle
-from revisit_events.inbox import Months, claim
 from standalone.cluster import Cluster, ServiceDatabase
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -113,12 +111,7 @@ class Store:
 
     async def tell(self, *events: AnyEvent) -> None:
         """Claims and applies events in one transaction."""
-        await Months(self.database).ensure([event.time for event in events])
-        order = [contract for contract in CATALOG.values() if contract in HANDLERS]
-        clinics = {event.clinic_id for event in events}
-        async with self.database.transaction(clinics) as connection:
-            fresh = await claim(connection, events)
-            await handle(connection, HANDLERS, order, fresh, self.clock.now())
+        await Effects("feedback", self.database, HANDLERS, self.clock).apply(events)
 
     async def rows(self, statement: str, **values: object) -> Sequence[sa.Row[Any]]:
         async with self.database.transaction([self.clinic_id]) as connection:

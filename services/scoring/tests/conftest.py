@@ -15,10 +15,9 @@ from revisit_chassis.db import Database
 from revisit_chassis.tokens import Signer, generate_signing_key, jwks_of
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.catalog import CATALOG
+from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
 from revisit_events.feed import FeedStatus
-from revisit_events.handlers import handle
-from revisit_events.inbox import Months, claim
 from scoring.app import create_app
 from scoring.consumers import HANDLERS
 from scoring.rescoring import Rescore
@@ -61,9 +60,7 @@ def tell(database: Database) -> Tell:
     """Claims and applies events in one transaction, as the consumer does."""
 
     async def apply(*events: AnyEvent) -> None:
-        await Months(database).ensure([event.time for event in events])
-        async with database.transaction({event.clinic_id for event in events}) as connection:
-            await handle(connection, HANDLERS, ORDER, await claim(connection, events), NOW)
+        await Effects("scoring", database, HANDLERS, SimulatedClock(NOW)).apply(events)
 
     return apply
 
