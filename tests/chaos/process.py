@@ -41,9 +41,9 @@ def count_effects(service: str) -> None:
     handle = effects.handle
 
     async def counted(
-        connection: Any, handlers: Any, order: Any, events: Sequence[Any], now: Any
+        connection: Any, handlers: Any, order: Any, events: Sequence[Any], now: Any, **how: Any
     ) -> None:
-        await handle(connection, handlers, order, events, now)
+        await handle(connection, handlers, order, events, now, **how)
         for event in events:
             if HANDLER_FAILS in event.id:
                 raise ValueError("a handler that cannot take this event")

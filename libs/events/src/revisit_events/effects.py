@@ -86,7 +86,14 @@ class Effects:
         now = self._clock.now()
         async with self._database.transaction(clinics) as connection:
             fresh = await claim(connection, events)
-            await handle(connection, self._handlers, self.contracts, fresh, now)
+            await handle(
+                connection,
+                self._handlers,
+                self.contracts,
+                fresh,
+                now,
+                are_new=claim is claim_new,
+            )
             if erased := [event for event in fresh if type(event.data) is PatientErased]:
                 await dlq.forget(connection, [(event.clinic_id, event.key) for event in erased])
             if letter is not None:

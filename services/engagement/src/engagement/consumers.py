@@ -20,7 +20,7 @@ from engagement.two_z import usecases as two_z
 from revisit_events import contracts as c
 from revisit_events.contracts import EventData
 from revisit_events.envelope import Event
-from revisit_events.handlers import Handler
+from revisit_events.handlers import Guessing, Handler
 from revisit_events.revocations import on_token_revoked
 
 CALL_AFTER_LOW_SCORE = timedelta(hours=4)
@@ -84,10 +84,27 @@ async def on_visit_completed(
     connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], now: datetime
 ) -> None:
     """Plans the follow-up and asks for a check at the visit's deadline."""
-    saved = await store.save_visits(connection, events)
+    await _visits_completed(connection, events, now, are_new=False)
+
+
+async def on_new_visit_completed(
+    connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], now: datetime
+) -> None:
+    """The same on the guess that nothing was known of these visits."""
+    await _visits_completed(connection, events, now, are_new=True)
+
+
+async def _visits_completed(
+    connection: AsyncConnection,
+    events: Sequence[Event[c.VisitCompleted]],
+    now: datetime,
+    *,
+    are_new: bool,
+) -> None:
+    saved = await store.save_visits(connection, events, are_new=are_new)
     attended = [e for e in events if e.data.appointment_id is not None]
     touched = await store.save_statuses(connection, store.status_rows(attended, "completed"))
-    await journeys.plan_visits(connection, saved, now)
+    await journeys.plan_visits(connection, saved, now, are_new=are_new)
     await _appointments_changed(connection, touched, now)
     standing = [one.event for one in saved]
     await two_z.touch_visits(
@@ -149,7 +166,7 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.AppointmentCancelled: _status_handler("cancelled"),
     c.AppointmentNoShow: _status_handler("no_show"),
     c.AppointmentNoShowReversed: _status_handler("arrived"),
-    c.VisitCompleted: on_visit_completed,
+    c.VisitCompleted: Guessing(on_visit_completed, on_new_visit_completed),
     c.ComplaintOpened: on_complaint_opened,
     c.ComplaintResolved: on_noted,
     c.SurveyAnswered: on_noted,

@@ -203,7 +203,7 @@ class Journey(NamedTuple):
 
 # Both at once, for each round trip counts where events come one by one. The plans come first: what is not
 # referred to would be written last, and everybody takes messages before other locks.
-_SAVE_PLANS = f"""
+_SAVE_PLANS_OF_ALL = f"""
 WITH planned AS (
     INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
         occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
@@ -212,20 +212,26 @@ WITH planned AS (
         CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
     FROM unnest($1::planned_message[])
     ORDER BY clinic_id, message_id
-    ON CONFLICT (clinic_id, message_id) DO UPDATE SET
-        due_at = excluded.due_at, expires_at = excluded.expires_at
-    WHERE m.state = 'scheduled' AND m.attempt = 0
-        AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
+    {{moved}}
     RETURNING true
 ), enrolled AS (
     INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
     SELECT *, $4::text, $5::int FROM unnest($3::new_enrolment[])
     WHERE (SELECT count(*) FROM planned) IS NOT NULL
     ORDER BY clinic_id, enrolment_id
-    ON CONFLICT DO NOTHING
+    {{left}}
     RETURNING clinic_id, enrolment_id, patient_id, subject_id
 ), {telling("enrolled", ", ".join(Enrolment._fields), 6)}
 """  # noqa: S608  # built of the constants above
+_SAVE_PLANS = _SAVE_PLANS_OF_ALL.format(
+    moved="""
+    ON CONFLICT (clinic_id, message_id) DO UPDATE SET
+        due_at = excluded.due_at, expires_at = excluded.expires_at
+    WHERE m.state = 'scheduled' AND m.attempt = 0
+        AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)""",
+    left="ON CONFLICT DO NOTHING",
+)
+_SAVE_NEW_PLANS = _SAVE_PLANS_OF_ALL.format(moved="", left="")
 
 
 async def save_plans(
@@ -234,6 +240,8 @@ async def save_plans(
     plans: Sequence[Planned],
     enrolments: Sequence[Enrolment],
     erased_decision: str,
+    *,
+    are_new: bool,
 ) -> None:
     """Writes planned messages, enrols those who are not yet, and tells of each.
 
@@ -246,6 +254,11 @@ async def save_plans(
         plans: What ought to exist.
         enrolments: Runs, known or not.
         erased_decision: The decision, as JSON, for messages of patients already erased.
+        are_new: Whether to guess that none of them is there.
+
+    Raises:
+        asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
     """
     name, version, told = journey
-    await fetch(connection, _SAVE_PLANS, plans, erased_decision, enrolments, name, version, *told)
+    statement = _SAVE_NEW_PLANS if are_new else _SAVE_PLANS
+    await fetch(connection, statement, plans, erased_decision, enrolments, name, version, *told)

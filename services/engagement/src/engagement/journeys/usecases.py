@@ -41,7 +41,11 @@ _ERASED_DECISION = json.dumps(
 
 
 async def plan_visits(
-    connection: AsyncConnection, visits: Sequence[SavedVisit], now: datetime
+    connection: AsyncConnection,
+    visits: Sequence[SavedVisit],
+    now: datetime,
+    *,
+    are_new: bool = False,
 ) -> None:
     """Plans the follow-ups of visits.
 
@@ -49,6 +53,7 @@ async def plan_visits(
         connection: Inside the transaction that saved them.
         visits: Those that stand.
         now: The moment of the enrolment.
+        are_new: Whether they were saved on the guess that nothing was known of them.
     """
     subjects = [_subject(one, one.place) for one in visits if one.place is not None]
     unknown = [_key(one) for one in visits if one.place is None]
@@ -57,7 +62,7 @@ async def plan_visits(
         subjects += await store.visits(connection, unknown)
     # For a new visit nothing was planned before.
     planned_before = [_key(one) for one in visits if not one.is_new]
-    await _bring_into_line(connection, FOLLOW_UP, subjects, planned_before, now)
+    await _bring_into_line(connection, FOLLOW_UP, subjects, planned_before, now, are_new=are_new)
 
 
 def _key(visit: SavedVisit) -> Key:
@@ -137,6 +142,8 @@ async def _bring_into_line(
     subjects: Sequence[Subject],
     planned_before: Sequence[Key],
     now: datetime,
+    *,
+    are_new: bool = False,
 ) -> None:
     plans = [plan for subject in subjects if (plan := _planned(journey, subject))]
     if planned_before:
@@ -148,7 +155,9 @@ async def _bring_into_line(
     if plans or enrolments:
         told = form_of(_enrolled(journey, Enrolment(*places(4)), now))
         every = Journey(journey, VERSION, told)
-        await store.save_plans(connection, every, plans, enrolments, _ERASED_DECISION)
+        await store.save_plans(
+            connection, every, plans, enrolments, _ERASED_DECISION, are_new=are_new
+        )
 
 
 async def _subjects(

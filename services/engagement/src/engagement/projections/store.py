@@ -330,20 +330,12 @@ async def save_statuses(
 
 # What a plan needs beside the visit comes along, which saves a round trip: of the patient in the visit's
 # row, of the clinic, which many visits have in common, in a row of its own that is without a visit.
-_VISITS = """
+_VISITS_OF_ALL = """
 WITH saved AS (
     INSERT INTO visit AS v (clinic_id, visit_id, patient_id, appointment_id, practitioner_id,
         service_code, kind, outcome, referral_urgency, next_visit_due_on, completed_at, precedence)
     SELECT * FROM unnest($1::told_visit[]) ORDER BY clinic_id, visit_id
-    ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
-        patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
-        practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
-        kind = excluded.kind, outcome = excluded.outcome, referral_urgency = excluded.referral_urgency,
-        next_visit_due_on = excluded.next_visit_due_on, completed_at = excluded.completed_at,
-        precedence = excluded.precedence
-    WHERE excluded.precedence > v.precedence
-    RETURNING new.clinic_id, new.visit_id, new.patient_id,
-        nullif(old.patient_id, new.patient_id) AS former_patient_id, old.visit_id IS NULL AS is_new
+    {saved}
 )
 SELECT clinic_id, NULL AS visit_id, NULL AS former_patient_id, NULL AS is_new, time_zone, live_from, country
 FROM clinic JOIN (SELECT DISTINCT clinic_id FROM saved) AS theirs USING (clinic_id)
@@ -354,12 +346,39 @@ FROM saved AS s LEFT JOIN LATERAL (
     WHERE clinic_id = s.clinic_id AND patient_id = s.patient_id OFFSET 0
 ) AS p ON true
 """
+_VISITS = _VISITS_OF_ALL.format(
+    saved="""
+    ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
+        patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
+        practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
+        kind = excluded.kind, outcome = excluded.outcome, referral_urgency = excluded.referral_urgency,
+        next_visit_due_on = excluded.next_visit_due_on, completed_at = excluded.completed_at,
+        precedence = excluded.precedence
+    WHERE excluded.precedence > v.precedence
+    RETURNING new.clinic_id, new.visit_id, new.patient_id,
+        nullif(old.patient_id, new.patient_id) AS former_patient_id, old.visit_id IS NULL AS is_new
+"""
+)
+_NEW_VISITS = _VISITS_OF_ALL.format(
+    saved="""
+    RETURNING clinic_id, visit_id, patient_id, NULL::uuid AS former_patient_id, true AS is_new
+"""
+)
 
 
 async def save_visits(
-    connection: AsyncConnection, events: Sequence[Event[VisitCompleted]]
+    connection: AsyncConnection, events: Sequence[Event[VisitCompleted]], *, are_new: bool = False
 ) -> list[SavedVisit]:
-    """Writes completed visits; returns those that stand."""
+    """Writes completed visits; returns those that stand.
+
+    Args:
+        connection: Inside a transaction of their clinics.
+        events: Of visits.
+        are_new: Whether to guess that none of these visits is known.
+
+    Raises:
+        asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
+    """
     newest = _newest(events, lambda event: Key(event.clinic_id, event.data.visit_id))
     rows = [
         (
@@ -384,7 +403,7 @@ async def save_visits(
     clinics: dict[UUID, Place] = {}
     visits = []
     for clinic_id, visit_id, former, is_new, time_zone, moment, country in await fetch(
-        connection, _VISITS, rows
+        connection, _NEW_VISITS if are_new else _VISITS, rows
     ):
         if visit_id is None:
             clinics[clinic_id] = Place(time_zone, country, moment)
