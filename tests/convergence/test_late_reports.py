@@ -178,7 +178,7 @@ class Platform:
         rows = await self.rows(
             service,
             clinic_id,
-            "SELECT position, topic, headers::text, data FROM outbox WHERE position > $1 "
+            "SELECT position, topic, headers, data FROM outbox WHERE position > $1 "
             "ORDER BY position",
             last,
         )

@@ -17,9 +17,7 @@ ROWS = """
 WITH runs AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS given (clinic_id, run_id, patient_id)
 ), """
-ONCE_TOLD = (
-    "SELECT clinic_id, topic, key, event_id, headers::text, data FROM outbox ORDER BY event_id"
-)
+ONCE_TOLD = "SELECT clinic_id, topic, key, event_id, headers, data FROM outbox ORDER BY event_id"
 QUEUED = "SELECT slot FROM outbox_unsent ORDER BY slot"
 
 

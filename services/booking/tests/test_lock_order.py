@@ -229,6 +229,50 @@ async def test_visits_take_whom_they_name_before_their_appointments(
             )
 
 
+async def test_visits_come_after_their_appointments(
+    database: Database, clinic_id: uuid.UUID, stop: Callable[[str], Any]
+) -> None:
+    visit_id = uuid.UUID(int=8)
+    about: dict[str, Any] = {"clinic_id": clinic_id, "visit_id": visit_id, "patient_id": FIRST}
+    await _apply(database, testing.visit_completed(**about, time=NOW - HOUR))
+    held = stop(f"SELECT FROM appointment WHERE appointment_id = '{FIRST}' FOR UPDATE")
+    async with asyncio.TaskGroup() as group, held as waiting:
+        again = testing.visit_completed(**about, appointment_id=FIRST, time=NOW)
+        group.create_task(_apply(database, again))
+        await waiting(1)
+        async with database.transaction([clinic_id]) as connection:
+            await connection.exec_driver_sql(
+                f"SELECT FROM visit WHERE visit_id = '{visit_id}' FOR UPDATE NOWAIT"
+            )
+
+
+@pytest.mark.parametrize("take", [take_reports, take_new_reports])
+async def test_visits_and_others_name_what_is_new_in_one_order(
+    database: Database,
+    clinic_id: uuid.UUID,
+    stop: Callable[[str], Any],
+    take: Callable[..., Awaitable[None]],
+) -> None:
+    patient, doctor = uuid.UUID(int=7), uuid.UUID(int=9)
+    named: dict[str, Any] = {"patient_id": patient, "service_code": "dental.filling"}
+    visit = testing.visit_completed(clinic_id=clinic_id, time=NOW, **named)
+
+    async def completed() -> None:
+        async with database.transaction([clinic_id]) as connection:
+            await take(connection, [visit], NOW)
+
+    plan = booked(clinic_id, uuid.UUID(int=3), practitioner_id=doctor, **named)
+    # The plan has its patient and comes to its practitioner; the visit comes to that patient.
+    made = stop(
+        f"INSERT INTO practitioner (clinic_id, practitioner_id) VALUES ('{clinic_id}', '{doctor}')"
+    )
+    async with asyncio.TaskGroup() as group, made as waiting:
+        group.create_task(_apply(database, plan))
+        await waiting(1)
+        group.create_task(completed())
+        await waiting(2)
+
+
 @pytest.mark.parametrize("is_moved", [False, True], ids=["booked", "rescheduled"])
 async def test_command_takes_what_it_names_before_its_appointment(
     database: Database, clinic_id: uuid.UUID, stop: Callable[[str], Any], *, is_moved: bool

@@ -1,10 +1,8 @@
 """What an event does to a service: claimed, handled and counted, once, in one transaction."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.clock import Clock
 from revisit_chassis.db import Database
@@ -16,8 +14,6 @@ from revisit_events.envelope import AnyEvent
 from revisit_events.handlers import Handlers, handle
 from revisit_events.inbox import Months, claim, claim_new
 from revisit_events.novelty import Novelty
-
-_Claiming = Callable[[AsyncConnection, Sequence[AnyEvent]], Awaitable[list[AnyEvent]]]
 
 
 class Effects:
@@ -50,17 +46,20 @@ class Effects:
             return
         await self._months.ensure([event.time for event in events])
         clinics = {event.clinic_id for event in events}
+        is_refuted = False
         if self._novelty.is_expected:
             try:
-                self._count(events, await self._transact(clinics, claim_new, events))
+                fresh = await self._transact(clinics, events, are_new=True)
             except Exception as fault:
-                if not self._novelty.is_refuted_by(fault):
+                is_refuted = self._novelty.is_refuted_by(fault)
+                if not is_refuted:
                     raise
             else:
+                self._count(events, fresh)
                 return
-        fresh = await self._transact(clinics, claim, events)
+        fresh = await self._transact(clinics, events)
         self._count(events, fresh)
-        self._novelty.was_asked(found_repeats=len(fresh) < len(events))
+        self._novelty.was_asked(found_repeats=is_refuted or len(fresh) < len(events))
 
     async def replay(self, letter: dlq.DeadLetter) -> None:
         """Applies the event of a dead letter, unless that was done, and closes the letter with it.
@@ -74,25 +73,26 @@ class Effects:
         raw = letter.raw
         event = kafka.decode(raw.topic, raw.value, raw.headers)
         await self._months.ensure([event.time])
-        await self._transact({event.clinic_id, letter.clinic_id}, claim, [event], letter)
+        await self._transact({event.clinic_id, letter.clinic_id}, [event], letter)
 
     async def _transact(
         self,
         clinics: Collection[UUID],
-        claim: _Claiming,
         events: Sequence[AnyEvent],
         letter: dlq.DeadLetter | None = None,
+        *,
+        are_new: bool = False,
     ) -> list[AnyEvent]:
         now = self._clock.now()
         async with self._database.transaction(clinics) as connection:
-            fresh = await claim(connection, events)
+            fresh = await (claim_new if are_new else claim)(connection, events)
             await handle(
                 connection,
                 self._handlers,
                 self.contracts,
                 fresh,
                 now,
-                are_new=claim is claim_new,
+                are_new=are_new,
             )
             if erased := [event for event in fresh if type(event.data) is PatientErased]:
                 await dlq.forget(connection, [(event.clinic_id, event.key) for event in erased])

@@ -55,27 +55,29 @@ _ATTEMPTS = 3
 # What a correction on either side may cure; an event of another clinic is none of this one's.
 _KEPT = frozenset({409, 422, 500})
 
-# In one order everywhere, so that two groups with the same events wait and do not deadlock; of two
-# claims of one identity the first stands.
-_CLAIM_GIVEN = """
+# In one order everywhere, so that two groups with the same events wait and do not deadlock.
+_CLAIM_OFFERED = """
   INSERT INTO intake (clinic_id, source, event_id, body_digest)
-  SELECT clinic_id, source, event_id, body_digest FROM given
+  SELECT clinic_id, source, event_id, body_digest FROM offered
   ORDER BY clinic_id, source COLLATE "C", event_id COLLATE "C", place
 """
+# Of two claims of one identity the first stands.
 _CLAIM = f"""
-WITH given AS (
+WITH offered AS (
   SELECT * FROM unnest($1::intake_claim[]) WITH ORDINALITY
-    AS given (clinic_id, source, event_id, body_digest, place)
-) {_CLAIM_GIVEN} ON CONFLICT DO NOTHING
+    AS offered (clinic_id, source, event_id, body_digest, place)
+) {_CLAIM_OFFERED} ON CONFLICT DO NOTHING
 """  # noqa: S608  (a constant)
 # The same for events that are all new, which nearly all are, and their way into the outbox with it: one
 # round trip less, each row comes over once, and a claim costs half of what it does where the server
-# has to be ready for a conflict. Where one is not new, it fails.
+# has to be ready for a conflict. Where one is not new, it fails, and nothing is published before that.
 _TAKE = f"""
-WITH given AS MATERIALIZED (
+WITH offered AS MATERIALIZED (
   SELECT * FROM unnest($1::intake_event[]) WITH ORDINALITY
-    AS given (clinic_id, source, event_id, body_digest, topic, key, headers, data, place)
-), claimed AS ({_CLAIM_GIVEN}), {PUBLISH_GIVEN}
+    AS offered (clinic_id, source, event_id, body_digest, topic, key, headers, data, place)
+), claimed AS ({_CLAIM_OFFERED} RETURNING true), given AS (
+  SELECT * FROM offered WHERE (SELECT count(*) FROM claimed) >= 0
+), {PUBLISH_GIVEN}
 SELECT
 """  # noqa: S608  (a constant)
 # A row whose xmin is this transaction was claimed by it.
@@ -205,14 +207,16 @@ class Intake:
         raise AssertionError("unreachable")
 
     async def _store(self, receptions: Sequence[Reception]) -> list[Outcome]:
+        is_refuted = False
         if self._novelty.is_expected:
             try:
                 return await self._store_by(_take, self._apply_new, receptions)
             except Exception as fault:
-                if not self._novelty.is_refuted_by(fault):
+                is_refuted = self._novelty.is_refuted_by(fault)
+                if not is_refuted:
                     raise
         outcomes = await self._store_by(_claim_and_publish, self._apply, receptions)
-        found_repeats = any(outcome.duplicate for outcome in outcomes)
+        found_repeats = is_refuted or any(outcome.duplicate for outcome in outcomes)
         self._novelty.was_asked(found_repeats=found_repeats)
         return outcomes
 

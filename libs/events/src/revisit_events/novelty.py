@@ -9,7 +9,7 @@ from revisit_chassis.db import sqlstate_of
 
 UNIQUE_VIOLATION = "23505"
 GROUPS_WITH_QUESTIONS = 20
-"""So many groups of events after a repeat are taken with questions."""
+"""So many groups of events after one that was not new are taken with questions."""
 
 
 class Novelty:
@@ -38,7 +38,7 @@ class Novelty:
         """Notes what came of a group that was taken with questions.
 
         Args:
-            found_repeats: Whether some of it was there.
+            found_repeats: Whether some of it was there, or it refuted the guess before.
         """
         if found_repeats:
             self._groups_with_questions = GROUPS_WITH_QUESTIONS

@@ -29,7 +29,7 @@ order in which they may be emptied."""
 
 _READ = """
 SELECT source, event_id, time, type, subject, sequence::text AS sequence, correlation_id,
-       causation_id, traceparent, data::text AS data
+       causation_id, traceparent, data
 FROM inbox
 WHERE clinic_id = $1 AND data IS NOT NULL AND (time, source, event_id) > ($2, $3, $4)
   AND type = ANY($5::text[])

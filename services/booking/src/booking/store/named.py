@@ -15,15 +15,21 @@ Identifier = tuple[UUID, str, UUID, str]
 STUBS = """
 WITH patients AS (
   INSERT INTO patient (clinic_id, patient_id)
-  SELECT DISTINCT * FROM unnest($1::named_row[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  SELECT DISTINCT * FROM unnest($1::named_row[]) ORDER BY 1, 2
+  ON CONFLICT DO NOTHING RETURNING true
 ), practitioners AS (
   INSERT INTO practitioner (clinic_id, practitioner_id)
-  SELECT DISTINCT * FROM unnest($2::named_row[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  SELECT DISTINCT * FROM unnest($2::named_row[]) WHERE (SELECT count(*) FROM patients) >= 0 ORDER BY 1, 2
+  ON CONFLICT DO NOTHING RETURNING true
 )
 INSERT INTO service (clinic_id, service_code)
-SELECT DISTINCT * FROM unnest($3::named_code[]) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+SELECT DISTINCT * FROM unnest($3::named_code[])
+WHERE (SELECT count(*) FROM patients) + (SELECT count(*) FROM practitioners) >= 0 ORDER BY 1, 2
+ON CONFLICT DO NOTHING
 """
-"""Rows for whatever is named and not known yet: one statement, because a round trip costs more."""
+"""Rows for whatever is named and not known yet: one statement, because a round trip costs more.
+
+A part that nobody reads would be run after the others: each is counted by what has to follow it."""
 # LATERAL with a LIMIT is one look at the key a name, by any plan: asked as NOT EXISTS, a plan that was made
 # while a clinic was new read all its patients for every request.
 KEEP_IDENTIFIERS = """
