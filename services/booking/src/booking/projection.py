@@ -2,7 +2,8 @@
 
 Called by the intake of `POST /v1/events` and by every use case, so there is one way to state. It is the
 hottest path of the product (every visit of every clinic): one statement a table, and one for all where
-visits come alone; arrays in, nothing read into Python. Of several events about one row the statement itself takes the one that stands.
+visits come alone; arrays in, nothing read into Python. Of several events about one row the statement
+itself takes the one that stands.
 
 Locks come in one order, so that two batches wait for each other and do not deadlock: identifiers, stubs,
 clinics, patients, appointments, visits, lost leads, and within a table by key. Commands keep to it. One
