@@ -19,7 +19,7 @@ from booking.domain.errors import AlreadyExists
 from booking.store import appointments
 from booking.usecases.appointments import book_appointment, reschedule_appointment
 from booking.usecases.no_show import NoShowTimer
-from booking.usecases.reports import take_new_reports, take_reports
+from booking.usecases.reports import take_reports
 from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import intake, testing
@@ -87,9 +87,9 @@ async def database(
     await database.close()
 
 
-async def _apply(database: Database, *events: AnyEvent) -> None:
+async def _apply(database: Database, *events: AnyEvent, are_new: bool = False) -> None:
     async with database.transaction({event.clinic_id for event in events}) as connection:
-        await take_reports(connection, events, NOW)
+        await take_reports(connection, events, NOW, are_new=are_new)
 
 
 def booked(clinic_id: uuid.UUID, which: uuid.UUID, **data: Any) -> AnyEvent:
@@ -202,25 +202,22 @@ async def test_batch_waits_for_a_put_of_a_patient_whom_both_name(
     assert (put.result().status_code, posted.result().status_code) == (201, 202)
 
 
-@pytest.mark.parametrize("take", [take_reports, take_new_reports])
+@pytest.mark.parametrize("are_new", [False, True])
 async def test_visits_take_whom_they_name_before_their_appointments(
     database: Database,
     clinic_id: uuid.UUID,
     stop: Callable[[str], Any],
-    take: Callable[..., Awaitable[None]],
+    *,
+    are_new: bool,
 ) -> None:
     patient = uuid.UUID(int=7)
     visit = testing.visit_completed(
         clinic_id=clinic_id, appointment_id=FIRST, patient_id=patient, time=NOW
     )
 
-    async def completed() -> None:
-        async with database.transaction([clinic_id]) as connection:
-            await take(connection, [visit], NOW)
-
     made = stop(f"INSERT INTO patient (clinic_id, patient_id) VALUES ('{clinic_id}', '{patient}')")
     async with asyncio.TaskGroup() as group, made as waiting:
-        group.create_task(completed())
+        group.create_task(_apply(database, visit, are_new=are_new))
         await waiting(1)
         async with database.transaction([clinic_id]) as connection:
             # At the patient, it holds nothing that comes after.
@@ -246,20 +243,17 @@ async def test_visits_come_after_their_appointments(
             )
 
 
-@pytest.mark.parametrize("take", [take_reports, take_new_reports])
+@pytest.mark.parametrize("are_new", [False, True])
 async def test_visits_and_others_name_what_is_new_in_one_order(
     database: Database,
     clinic_id: uuid.UUID,
     stop: Callable[[str], Any],
-    take: Callable[..., Awaitable[None]],
+    *,
+    are_new: bool,
 ) -> None:
     patient, doctor = uuid.UUID(int=7), uuid.UUID(int=9)
     named: dict[str, Any] = {"patient_id": patient, "service_code": "dental.filling"}
     visit = testing.visit_completed(clinic_id=clinic_id, time=NOW, **named)
-
-    async def completed() -> None:
-        async with database.transaction([clinic_id]) as connection:
-            await take(connection, [visit], NOW)
 
     plan = booked(clinic_id, uuid.UUID(int=3), practitioner_id=doctor, **named)
     # The plan has its patient and comes to its practitioner; the visit comes to that patient.
@@ -269,7 +263,7 @@ async def test_visits_and_others_name_what_is_new_in_one_order(
     async with asyncio.TaskGroup() as group, made as waiting:
         group.create_task(_apply(database, plan))
         await waiting(1)
-        group.create_task(completed())
+        group.create_task(_apply(database, visit, are_new=are_new))
         await waiting(2)
 
 

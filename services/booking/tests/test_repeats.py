@@ -4,9 +4,6 @@ import asyncio
 from typing import Any
 
 import httpx
-import pytest
-
-from revisit_events import intake
 
 
 def visit(number: int, outcome: str = "treated") -> dict[str, Any]:
@@ -89,21 +86,11 @@ async def test_visits_make_rows_for_all_they_name(client: httpx.AsyncClient, sto
     assert status == "completed"
 
 
-async def test_repeats_are_expected_as_long_as_they_come(
-    client: httpx.AsyncClient, store: Any, monkeypatch: pytest.MonkeyPatch
+async def test_repeat_that_was_taken_for_new_has_published_nothing(
+    client: httpx.AsyncClient, store: Any
 ) -> None:
-    guesses = []
-    take = intake._take
-
-    async def taken_for_new(connection: Any, given: Any) -> Any:
-        guesses.append(given[0].event.id)
-        return await take(connection, given)
-
-    monkeypatch.setattr(intake, "_take", taken_for_new)
     for number in (1, 1, 1, 1, 2, 3):
         await post(client, visit(number))
-    # The first repeat was tried as if it were new, and nothing after it.
-    assert guesses == ["e-1", "e-1"]
     assert await published(store) == ["e-1", "e-2", "e-3"]
     rows = await store.rows(
         "SELECT position FROM outbox WHERE topic = 'visit.completed' ORDER BY position"

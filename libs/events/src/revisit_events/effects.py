@@ -46,20 +46,14 @@ class Effects:
             return
         await self._months.ensure([event.time for event in events])
         clinics = {event.clinic_id for event in events}
-        is_refuted = False
-        if self._novelty.is_expected:
-            try:
-                fresh = await self._transact(clinics, events, are_new=True)
-            except Exception as fault:
-                is_refuted = self._novelty.is_refuted_by(fault)
-                if not is_refuted:
-                    raise
-            else:
-                self._count(events, fresh)
-                return
-        fresh = await self._transact(clinics, events)
-        self._count(events, fresh)
-        self._novelty.was_asked(found_repeats=is_refuted or len(fresh) < len(events))
+        fresh = await self._novelty.take(
+            lambda: self._transact(clinics, events, are_new=True),
+            lambda: self._transact(clinics, events),
+            lambda fresh: len(fresh) < len(events),
+        )
+        metrics.REPEATED.labels(self._group).inc(len(events) - len(fresh))
+        for topic, number in Counter(event.topic for event in fresh).items():
+            metrics.HANDLED.labels(self._group, topic).inc(number)
 
     async def replay(self, letter: dlq.DeadLetter) -> None:
         """Applies the event of a dead letter, unless that was done, and closes the letter with it.
@@ -86,22 +80,10 @@ class Effects:
         now = self._clock.now()
         async with self._database.transaction(clinics) as connection:
             fresh = await (claim_new if are_new else claim)(connection, events)
-            await handle(
-                connection,
-                self._handlers,
-                self.contracts,
-                fresh,
-                now,
-                are_new=are_new,
-            )
+            await handle(connection, self._handlers, self.contracts, fresh, now, are_new=are_new)
             if erased := [event for event in fresh if type(event.data) is PatientErased]:
                 await dlq.forget(connection, [(event.clinic_id, event.key) for event in erased])
             if letter is not None:
                 await dlq.close(connection, letter, "replayed")
             failpoint("consumer.before_commit")
         return fresh
-
-    def _count(self, events: Sequence[AnyEvent], fresh: Sequence[AnyEvent]) -> None:
-        metrics.REPEATED.labels(self._group).inc(len(events) - len(fresh))
-        for topic, number in Counter(event.topic for event in fresh).items():
-            metrics.HANDLED.labels(self._group, topic).inc(number)

@@ -207,18 +207,11 @@ class Intake:
         raise AssertionError("unreachable")
 
     async def _store(self, receptions: Sequence[Reception]) -> list[Outcome]:
-        is_refuted = False
-        if self._novelty.is_expected:
-            try:
-                return await self._store_by(_take, self._apply_new, receptions)
-            except Exception as fault:
-                is_refuted = self._novelty.is_refuted_by(fault)
-                if not is_refuted:
-                    raise
-        outcomes = await self._store_by(_claim_and_publish, self._apply, receptions)
-        found_repeats = is_refuted or any(outcome.duplicate for outcome in outcomes)
-        self._novelty.was_asked(found_repeats=found_repeats)
-        return outcomes
+        return await self._novelty.take(
+            lambda: self._store_by(_take, self._apply_new, receptions),
+            lambda: self._store_by(_claim_and_publish, self._apply, receptions),
+            lambda outcomes: any(outcome.duplicate for outcome in outcomes),
+        )
 
     async def _store_by(
         self, claim: _Claiming, apply: Apply, receptions: Sequence[Reception]

@@ -5,7 +5,12 @@ repeats himself goes on doing so for a while: an import, a queue that is sent ag
 restart; and each guess that fails is an error in the server's log.
 """
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from revisit_chassis.db import sqlstate_of
+
+T = TypeVar("T")
 
 UNIQUE_VIOLATION = "23505"
 GROUPS_WITH_QUESTIONS = 20
@@ -18,29 +23,30 @@ class Novelty:
     def __init__(self) -> None:
         self._groups_with_questions = 0
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether the next group is taken for new."""
-        return not self._groups_with_questions
-
-    def is_refuted_by(self, fault: Exception) -> bool:
-        """Tells whether a group failed because something of it was there; the next ones are asked about.
-
-        Args:
-            fault: What it failed with.
-        """
-        if sqlstate_of(fault) != UNIQUE_VIOLATION:
-            return False
-        self._groups_with_questions = GROUPS_WITH_QUESTIONS
-        return True
-
-    def was_asked(self, *, found_repeats: bool) -> None:
-        """Notes what came of a group that was taken with questions.
+    async def take(
+        self,
+        as_new: Callable[[], Awaitable[T]],
+        with_questions: Callable[[], Awaitable[T]],
+        has_repeats: Callable[[T], bool],
+    ) -> T:
+        """Takes a group of events as new, or with questions where that fails or repeats are expected.
 
         Args:
-            found_repeats: Whether some of it was there, or it refuted the guess before.
+            as_new: Takes it in a transaction that a unique violation ends.
+            with_questions: Takes it in one that bears repeats.
+            has_repeats: Tells from what came of the questions whether some of it was there.
         """
-        if found_repeats:
+        is_refuted = False
+        if not self._groups_with_questions:
+            try:
+                return await as_new()
+            except Exception as fault:
+                is_refuted = sqlstate_of(fault) == UNIQUE_VIOLATION
+                if not is_refuted:
+                    raise
+        taken = await with_questions()
+        if is_refuted or has_repeats(taken):
             self._groups_with_questions = GROUPS_WITH_QUESTIONS
         elif self._groups_with_questions:
             self._groups_with_questions -= 1
+        return taken

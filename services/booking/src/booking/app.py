@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -13,7 +14,7 @@ from booking.contracts import ReportedClinic
 from booking.settings import Settings
 from booking.store.named import keep_identifiers
 from booking.usecases.no_show import NoShowTimer
-from booking.usecases.reports import take_new_reports, take_reports
+from booking.usecases.reports import take_reports
 from revisit_chassis.clock import Clock
 from revisit_chassis.crypto import Keyring
 from revisit_chassis.http import create_service_app
@@ -56,7 +57,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
                 service="booking",
                 contracts=TAKEN,
                 apply=take_reports,
-                apply_new=take_new_reports,
+                apply_new=partial(take_reports, are_new=True),
                 keyring=keyring,
                 clock=state.clock,
                 remember=keep_identifiers,

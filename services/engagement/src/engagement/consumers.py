@@ -6,6 +6,7 @@ A handler writes the projection, brings planned messages into line with it, and 
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -81,26 +82,13 @@ def _status_handler(status: str) -> Handler[Any]:
 
 
 async def on_visit_completed(
-    connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], now: datetime
-) -> None:
-    """Plans the follow-up and asks for a check at the visit's deadline."""
-    await _visits_completed(connection, events, now, are_new=False)
-
-
-async def on_new_visit_completed(
-    connection: AsyncConnection, events: Sequence[Event[c.VisitCompleted]], now: datetime
-) -> None:
-    """The same on the guess that nothing was known of these visits."""
-    await _visits_completed(connection, events, now, are_new=True)
-
-
-async def _visits_completed(
     connection: AsyncConnection,
     events: Sequence[Event[c.VisitCompleted]],
     now: datetime,
     *,
-    are_new: bool,
+    are_new: bool = False,
 ) -> None:
+    """Plans the follow-up and asks for a check at the visit's deadline."""
     saved = await store.save_visits(connection, events, are_new=are_new)
     attended = [e for e in events if e.data.appointment_id is not None]
     touched = await store.save_statuses(connection, store.status_rows(attended, "completed"))
@@ -166,7 +154,7 @@ HANDLERS: Mapping[type[EventData], Handler[Any]] = {
     c.AppointmentCancelled: _status_handler("cancelled"),
     c.AppointmentNoShow: _status_handler("no_show"),
     c.AppointmentNoShowReversed: _status_handler("arrived"),
-    c.VisitCompleted: Guessing(on_visit_completed, on_new_visit_completed),
+    c.VisitCompleted: Guessing(on_visit_completed, partial(on_visit_completed, are_new=True)),
     c.ComplaintOpened: on_complaint_opened,
     c.ComplaintResolved: on_noted,
     c.SurveyAnswered: on_noted,

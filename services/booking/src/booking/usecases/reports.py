@@ -30,7 +30,11 @@ SPEAKS_OF_A_GUESS = (AppointmentBooked, AppointmentCancelled, VisitCompleted, Ap
 
 
 async def take_reports(
-    connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime
+    connection: AsyncConnection,
+    events: Sequence[AnyEvent],
+    now: datetime,
+    *,
+    are_new: bool = False,
 ) -> None:
     """Applies reported events and corrects guesses that they contradict.
 
@@ -38,25 +42,12 @@ async def take_reports(
         connection: Inside the transaction of the request.
         events: Events of types that booking owns.
         now: Moment of the request.
-    """
-    await apply(connection, events, now)
-    await correct_guesses(connection, events, now)
-
-
-async def take_new_reports(
-    connection: AsyncConnection, events: Sequence[AnyEvent], now: datetime
-) -> None:
-    """Does what `take_reports` does, on the guess that no visit of theirs was reported before.
-
-    Args:
-        connection: As there.
-        events: As there.
-        now: As there.
+        are_new: Whether to guess that no visit of theirs was reported before.
 
     Raises:
         asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
     """
-    await apply(connection, events, now, are_new=True)
+    await apply(connection, events, now, are_new=are_new)
     await correct_guesses(connection, events, now)
 
 
