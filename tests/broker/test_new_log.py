@@ -7,7 +7,8 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,23 @@ def kafka(broker: EmbeddedBroker) -> KafkaSettings:
     return KafkaSettings(broker.bootstrap_servers, enable_idempotence=False, topic_partitions=1)
 
 
+@asynccontextmanager
+async def sending(
+    publisher: Side, kafka: KafkaSettings, watch: BrokerWatch, events: Sequence[AnyEvent]
+) -> AsyncIterator[Relay]:
+    """A relay that has sent some events already."""
+    sender = Relay("booking", publisher.worker_database, kafka, watch)
+    async with running(watch.run, sender.run):
+        await put(publisher.database, events)
+        await sent_all(publisher)
+        yield sender
+
+
 async def test_nothing_is_sent_before_the_topics_are_there(
     publisher: Side, broker: EmbeddedBroker, kafka: KafkaSettings, watch: BrokerWatch
 ) -> None:
     events = visits(60)
-    sender = Relay("booking", publisher.worker_database, kafka, watch)
-    async with running(watch.run, sender.run):
-        await put(publisher.database, events[:20])
-        await sent_all(publisher)
+    async with sending(publisher, kafka, watch, events[:20]) as sender:
         broker.stop()
         # What waits in the client meanwhile goes to whatever answers next.
         await put(publisher.database, events[20:40])
@@ -68,10 +78,7 @@ async def test_relay_outlives_a_broker_that_dies_with_a_batch_under_way(
     publisher: Side, broker: EmbeddedBroker, kafka: KafkaSettings, watch: BrokerWatch
 ) -> None:
     events = visits(40)
-    sender = Relay("booking", publisher.worker_database, kafka, watch)
-    async with running(watch.run, sender.run):
-        await put(publisher.database, events[:20])
-        await sent_all(publisher)
+    async with sending(publisher, kafka, watch, events[:20]) as sender:
         os.kill(broker.pid, signal.SIGSTOP)
         await put(publisher.database, events[20:])
         # Several polls of the relay: the batch is on its way to a broker that does not answer.

@@ -12,24 +12,45 @@ from revisit_chassis.db import fetch
 Identifier = tuple[UUID, str, UUID, str]
 """Clinic, noun, our UUID and the clinic's identifier."""
 
-STUBS = """
-WITH patients AS (
+
+def stubs_of(patients: str, practitioners: str, services: str) -> str:
+    """SQL that makes rows for whatever is named and not known yet, in the order of locks.
+
+    Parts of a statement, the last of them `stubs` with their number. A part that nobody reads would be run
+    after the others: each is counted by the one that follows it, and what comes after reads `stubs`.
+
+    Args:
+        patients: Query for clinics and ids; one may come more often.
+        practitioners: The same.
+        services: Query for clinics and codes.
+    """
+    return f"""patients AS (
   INSERT INTO patient (clinic_id, patient_id)
-  SELECT DISTINCT * FROM unnest($1::named_row[]) ORDER BY 1, 2
+  SELECT DISTINCT * FROM ({patients}) AS named ORDER BY 1, 2
   ON CONFLICT DO NOTHING RETURNING true
 ), practitioners AS (
   INSERT INTO practitioner (clinic_id, practitioner_id)
-  SELECT DISTINCT * FROM unnest($2::named_row[]) WHERE (SELECT count(*) FROM patients) >= 0 ORDER BY 1, 2
+  SELECT DISTINCT * FROM ({practitioners}) AS named
+  WHERE (SELECT count(*) FROM patients) >= 0 ORDER BY 1, 2
   ON CONFLICT DO NOTHING RETURNING true
-)
-INSERT INTO service (clinic_id, service_code)
-SELECT DISTINCT * FROM unnest($3::named_code[])
-WHERE (SELECT count(*) FROM patients) + (SELECT count(*) FROM practitioners) >= 0 ORDER BY 1, 2
-ON CONFLICT DO NOTHING
-"""
-"""Rows for whatever is named and not known yet: one statement, because a round trip costs more.
+), services AS (
+  INSERT INTO service (clinic_id, service_code)
+  SELECT DISTINCT * FROM ({services}) AS named
+  WHERE (SELECT count(*) FROM patients) + (SELECT count(*) FROM practitioners) >= 0 ORDER BY 1, 2
+  ON CONFLICT DO NOTHING RETURNING true
+), stubs AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM patients) + (SELECT count(*) FROM practitioners)
+       + (SELECT count(*) FROM services) AS number
+)"""  # noqa: S608  (made of constants)
 
-A part that nobody reads would be run after the others: each is counted by what has to follow it."""
+
+_STUBS_OF_NAMED = stubs_of(
+    "SELECT * FROM unnest($1::named_row[])",
+    "SELECT * FROM unnest($2::named_row[])",
+    "SELECT * FROM unnest($3::named_code[])",
+)
+STUBS = f"WITH {_STUBS_OF_NAMED} SELECT number FROM stubs"  # noqa: S608  (a constant)
+"""Rows for whatever is named, in one statement, because a round trip costs more."""
 # LATERAL with a LIMIT is one look at the key a name, by any plan: asked as NOT EXISTS, a plan that was made
 # while a clinic was new read all its patients for every request.
 KEEP_IDENTIFIERS = """

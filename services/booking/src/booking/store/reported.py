@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from booking import tables
+from booking.store.named import stubs_of
 
 
 def insert_statement(table: sa.Table, reported: sa.Table, precedence: str, source: str = "") -> str:
@@ -82,11 +83,18 @@ def _statuses(source: str = "") -> str:
     )
 
 
+_STUBS_OF_VISITS = stubs_of(
+    "SELECT clinic_id, patient_id FROM visits",
+    "SELECT clinic_id, practitioner_id FROM visits WHERE practitioner_id IS NOT NULL",
+    "SELECT clinic_id, service_code FROM visits WHERE service_code IS NOT NULL",
+)
+
+
 def _with_all_they_name(visits: str) -> str:
     """SQL that takes visits and the statuses in which they leave appointments, and does all that is to do.
 
-    A part of a statement that nobody reads is run last, after the visits; each is counted by those that
-    follow it, so that locks come in their order.
+    The appointments read how many stubs there are, and the visits how many appointments, so that locks come
+    in their order (`stubs_of`).
 
     Args:
         visits: The visits' own statement, from `_VISITS_GIVEN`.
@@ -94,22 +102,7 @@ def _with_all_they_name(visits: str) -> str:
     return f"""
 WITH visits AS MATERIALIZED (
   SELECT * FROM unnest($1::reported_visit[])
-), patients AS (
-  INSERT INTO patient (clinic_id, patient_id)
-  SELECT DISTINCT clinic_id, patient_id FROM visits ORDER BY 1, 2
-  ON CONFLICT DO NOTHING RETURNING true
-), practitioners AS (
-  INSERT INTO practitioner (clinic_id, practitioner_id)
-  SELECT DISTINCT clinic_id, practitioner_id FROM visits WHERE practitioner_id IS NOT NULL ORDER BY 1, 2
-  ON CONFLICT DO NOTHING RETURNING true
-), services AS (
-  INSERT INTO service (clinic_id, service_code)
-  SELECT DISTINCT clinic_id, service_code FROM visits WHERE service_code IS NOT NULL ORDER BY 1, 2
-  ON CONFLICT DO NOTHING RETURNING true
-), stubs AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM patients) + (SELECT count(*) FROM practitioners)
-       + (SELECT count(*) FROM services) AS number
-), appointments AS (
+), {_STUBS_OF_VISITS}, appointments AS (
   {_statuses("unnest($2::reported_status[]) WHERE (SELECT number FROM stubs) >= 0")}
   RETURNING true
 )
