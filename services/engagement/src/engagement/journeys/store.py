@@ -203,7 +203,8 @@ class Journey(NamedTuple):
 
 # Both at once, for each round trip counts where events come one by one. The plans come first: what is not
 # referred to would be written last, and everybody takes messages before other locks.
-_SAVE_PLANS_OF_ALL = f"""
+def _saving_plans(if_planned: str = "", if_enrolled: str = "") -> str:
+    return f"""
 WITH planned AS (
     INSERT INTO message AS m (clinic_id, message_id, patient_id, journey, step, subject_id,
         occurrence, legal_class, due_at, expires_at, decided_at, state, reason, decision)
@@ -212,26 +213,29 @@ WITH planned AS (
         CASE WHEN erased_at IS NOT NULL THEN $2::text::jsonb END
     FROM unnest($1::planned_message[])
     ORDER BY clinic_id, message_id
-    {{moved}}
+    {if_planned}
     RETURNING true
 ), enrolled AS (
     INSERT INTO enrolment (clinic_id, enrolment_id, patient_id, subject_id, journey, version)
     SELECT *, $4::text, $5::int FROM unnest($3::new_enrolment[])
     WHERE (SELECT count(*) FROM planned) IS NOT NULL
     ORDER BY clinic_id, enrolment_id
-    {{left}}
+    {if_enrolled}
     RETURNING clinic_id, enrolment_id, patient_id, subject_id
 ), {telling("enrolled", ", ".join(Enrolment._fields), 6)}
-"""  # noqa: S608  # built of the constants above
-_SAVE_PLANS = _SAVE_PLANS_OF_ALL.format(
-    moved="""
+"""  # noqa: S608  # built of the constants below
+
+
+_SAVE_PLANS = _saving_plans(
+    """
     ON CONFLICT (clinic_id, message_id) DO UPDATE SET
         due_at = excluded.due_at, expires_at = excluded.expires_at
     WHERE m.state = 'scheduled' AND m.attempt = 0
-        AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)""",
-    left="ON CONFLICT DO NOTHING",
+        AND (m.due_at, m.expires_at) <> (excluded.due_at, excluded.expires_at)
+    """,
+    "ON CONFLICT DO NOTHING",
 )
-_SAVE_NEW_PLANS = _SAVE_PLANS_OF_ALL.format(moved="", left="")
+_SAVE_NEW_PLANS = _saving_plans()
 
 
 async def save_plans(

@@ -330,12 +330,13 @@ async def save_statuses(
 
 # What a plan needs beside the visit comes along, which saves a round trip: of the patient in the visit's
 # row, of the clinic, which many visits have in common, in a row of its own that is without a visit.
-_VISITS_OF_ALL = """
+def _saving_visits(outcome: str) -> str:
+    return f"""
 WITH saved AS (
     INSERT INTO visit AS v (clinic_id, visit_id, patient_id, appointment_id, practitioner_id,
         service_code, kind, outcome, referral_urgency, next_visit_due_on, completed_at, precedence)
     SELECT * FROM unnest($1::told_visit[]) ORDER BY clinic_id, visit_id
-    {saved}
+    {outcome}
 )
 SELECT clinic_id, NULL AS visit_id, NULL AS former_patient_id, NULL AS is_new, time_zone, live_from, country
 FROM clinic JOIN (SELECT DISTINCT clinic_id FROM saved) AS theirs USING (clinic_id)
@@ -345,9 +346,11 @@ FROM saved AS s LEFT JOIN LATERAL (
     SELECT time_zone, erased_at FROM patient
     WHERE clinic_id = s.clinic_id AND patient_id = s.patient_id OFFSET 0
 ) AS p ON true
-"""
-_VISITS = _VISITS_OF_ALL.format(
-    saved="""
+"""  # noqa: S608  # built of the constants below
+
+
+_VISITS = _saving_visits(
+    """
     ON CONFLICT (clinic_id, visit_id) DO UPDATE SET
         patient_id = excluded.patient_id, appointment_id = excluded.appointment_id,
         practitioner_id = excluded.practitioner_id, service_code = excluded.service_code,
@@ -359,10 +362,8 @@ _VISITS = _VISITS_OF_ALL.format(
         nullif(old.patient_id, new.patient_id) AS former_patient_id, old.visit_id IS NULL AS is_new
 """
 )
-_NEW_VISITS = _VISITS_OF_ALL.format(
-    saved="""
-    RETURNING clinic_id, visit_id, patient_id, NULL::uuid AS former_patient_id, true AS is_new
-"""
+_NEW_VISITS = _saving_visits(
+    "RETURNING clinic_id, visit_id, patient_id, NULL::uuid AS former_patient_id, true AS is_new"
 )
 
 
