@@ -99,8 +99,8 @@ class Load:
         """The number of the next patient of a clinic."""
         return self._numbers[clinic.id] + 1
 
-    def visit(self, clinic: Clinic) -> dict[str, Any]:
-        """A new visit event of a patient who has none yet."""
+    def visit(self, clinic: Clinic, mark: str = "chaos") -> dict[str, Any]:
+        """A new visit event, with a mark in its id, of a patient who has none yet."""
         number = self.next_number(clinic)
         if self.registered is not None and number > self.registered:
             raise LookupError(f"no patient is registered for visit {number}: see VISITS")
@@ -108,7 +108,7 @@ class Load:
         completed_at = datetime.now(UTC) - timedelta(hours=26, seconds=number)
         return {
             "specversion": "1.0",
-            "id": f"chaos-{number}",
+            "id": f"{mark}-{number}",
             "source": SOURCE,
             "type": "visit.completed.v1",
             "subject": f"V-{number}",
@@ -153,50 +153,25 @@ class Load:
             },
         }
 
-    async def run(
-        self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1, clients: int = 1
-    ) -> None:
+    async def run(self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1) -> None:
         """Posts batches, some of them twice; returns when all are acknowledged.
 
-        A client pauses between its posts, so that the load lasts while faults happen.
+        There is a pause between posts, so that the load lasts while faults happen.
         """
         async with httpx.AsyncClient(timeout=10) as client:
-            await asyncio.gather(
-                *(
-                    self._client(
-                        client,
-                        range(part, posts, clients),
-                        batch,
-                        duplicate_share,
-                        is_series=clients == 1,
-                    )
-                    for part in range(clients)
-                )
-            )
-
-    async def _client(
-        self,
-        client: httpx.AsyncClient,
-        turns: range,
-        batch: int,
-        duplicate_share: float,
-        *,
-        is_series: bool,
-    ) -> None:
-        for turn in turns:
-            clinic = self._clinics[turn % len(self._clinics)]
-            events = [self.visit(clinic) for _ in range(batch)]
-            if is_series:
+            for turn in range(posts):
+                clinic = self._clinics[turn % len(self._clinics)]
+                events = [self.visit(clinic) for _ in range(batch)]
                 events.append(self.booked(clinic))
-            times = 2 if self._random.random() < duplicate_share else 1
-            for _ in range(times):
-                await self.post(client, clinic, events)
-            await asyncio.sleep(PAUSE_SECONDS)
+                times = 2 if self._random.random() < duplicate_share else 1
+                for _ in range(times):
+                    await self.post(client, clinic, events)
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async def post_one(self, clinic: Clinic, event: dict[str, Any]) -> None:
-        """Posts one event until it is acknowledged."""
+    async def post_one(self, clinic: Clinic, *events: dict[str, Any]) -> None:
+        """Posts one batch on a connection of its own until it is acknowledged."""
         async with httpx.AsyncClient(timeout=10) as client:
-            await self.post(client, clinic, [event])
+            await self.post(client, clinic, list(events))
 
     async def post(
         self, client: httpx.AsyncClient, clinic: Clinic, events: list[dict[str, Any]]

@@ -1,14 +1,13 @@
 """What a process of the platform under test is made of; the nursery forks it.
 
 Runs the service's own `__main__`, with what a trial needs in it: the defect named by MUTANT, leases
-and time-outs short enough to wait for, commits as slow as CHAOS_SLOW_COMMITS asks for, a handler that
-fails or kills on the events marked so, and an effect that nothing but the inbox keeps from happening
-twice: a row in `chaos_effect` for each event handled.
+and time-outs short enough to wait for, a transaction that commits late and a handler that fails or
+kills on the events marked so, and an effect that nothing but the inbox keeps from happening twice: a
+row in `chaos_effect` for each event handled.
 """
 
 import asyncio
 import os
-import random
 import runpy
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,9 +26,12 @@ LEASE_SECONDS = 6
 LAST_CALL_SECONDS = 2
 COMMAND_TIMEOUT_SECONDS = 6
 IN_FLIGHT_SECONDS = 2
+LATE_SECONDS = 0.8
 HANDLER_FAILS = "handler-fails"
 HANDLER_KILLS = "handler-kills"
-"""In the id of an event: no handler can take it; the first process that handles it dies."""
+COMMITS_LATE = "commits-late"
+"""In the id of an event: no handler can take it; the first process that handles it dies; its transaction
+at the intake commits late."""
 _NOTE = """
 INSERT INTO chaos_effect (clinic_id, source, event_id, type)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
@@ -74,14 +76,14 @@ def _die_once(service: str, event_id: str) -> None:
         os._exit(failpoint.KILLED)
 
 
-def slow_commits(seconds: float) -> None:
-    """Lets some transactions of the intake commit late, long after their rows got their position."""
+def commit_late() -> None:
+    """Lets the marked transactions of the intake commit long after their rows got their positions."""
 
     def lingering(publish: Callable[[Any, Sequence[Any]], Awaitable[Any]]) -> Any:
         async def publish_and_linger(connection: Any, events: Sequence[Any]) -> Any:
             fresh = await publish(connection, events)
-            if random.random() < 0.5:
-                await asyncio.sleep(seconds)
+            if any(COMMITS_LATE in event.id for event in fresh):
+                await asyncio.sleep(LATE_SECONDS)
             return fresh
 
         return publish_and_linger
@@ -113,8 +115,7 @@ def main(service: str, kind: str) -> None:
     failpoint._name, _, failpoint._count = os.environ["FAILPOINT"].partition(":")
     count_effects(service)
     shorten_waits()
-    if linger := os.environ.get("CHAOS_SLOW_COMMITS"):
-        slow_commits(float(linger))
+    commit_late()
     if mutant := os.environ.get("MUTANT"):
         MUTANTS[mutant]()
     sys.argv = [service, kind]

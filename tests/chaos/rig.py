@@ -136,7 +136,6 @@ class Platform:
         *,
         failpoint: str = "",
         mutant: str = "",
-        slow_commits: float = 0,
         session_ms: int = SESSION_MS,
     ) -> None:
         """Starts one process, `booking-api` for instance, with a failpoint or a mutant in it.
@@ -145,7 +144,6 @@ class Platform:
             name: Service and kind; `scoring-worker-b` is a second worker of scoring.
             failpoint: `name:n`, the process ends there the n-th time.
             mutant: Name of a deliberate defect of `tests.chaos.mutants`.
-            slow_commits: Seconds by which some transactions of the intake commit late.
             session_ms: After which its group takes it for dead.
         """
         service, kind = name.split("-")[:2]
@@ -154,7 +152,6 @@ class Platform:
         environment = self._environment(service) | {
             "FAILPOINT": failpoint,
             "MUTANT": mutant,
-            "CHAOS_SLOW_COMMITS": str(slow_commits) if slow_commits else "",
             "CHAOS_FOLDER": str(self.folder),
             "CHAOS_SESSION_MS": str(session_ms),
             f"{service.upper()}_{'PORT' if kind == 'api' else 'WORKER_PORT'}": str(

@@ -48,7 +48,6 @@ class Scene:
         name: str,
         *,
         failpoint: str = "",
-        slow_commits: float = 0,
         session_ms: int = SESSION_MS,
     ) -> None:
         """Starts a process again, with its mutant where it has one, and waits until it is ready."""
@@ -58,7 +57,6 @@ class Scene:
             name,
             failpoint=failpoint,
             mutant=mutant if name == process else "",
-            slow_commits=slow_commits,
             session_ms=session_ms,
         )
         if failpoint:
