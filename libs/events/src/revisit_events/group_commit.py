@@ -29,8 +29,9 @@ class GroupCommit(Generic[T, R]):
         size: Rows of an item.
         is_shared: Says whether a fault hits everybody (the database is away), so that trying each
             item alone would be in vain.
-        max_rows: Rows of a group at most; a larger item goes alone. Past 512 nothing was gained.
-        committers: Groups under way at once: one is in the database while the other is prepared.
+        max_rows: Rows of a group at most; a larger item goes alone.
+        committers: Groups under way at once. With two of them, however large, all that there is to do is in
+            the database a quarter of the time, and nothing is prepared meanwhile (measured).
         worth_another: Rows that have to wait before a further group begins: a few are cheaper, and sooner
             done, in the group after the present one.
         patience_seconds: How long they wait for that: a group may be stuck behind somebody's lock.
@@ -42,8 +43,8 @@ class GroupCommit(Generic[T, R]):
         *,
         size: Callable[[T], int],
         is_shared: Callable[[BaseException], bool],
-        max_rows: int = 512,
-        committers: int = 2,
+        max_rows: int = 256,
+        committers: int = 4,
         worth_another: int = 16,
         patience_seconds: float = 0.05,
     ) -> None:

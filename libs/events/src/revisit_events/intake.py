@@ -74,7 +74,7 @@ WITH offered AS (
 _TAKE = f"""
 WITH offered AS MATERIALIZED (
   SELECT * FROM unnest($1::intake_event[]) WITH ORDINALITY
-    AS offered (clinic_id, source, event_id, body_digest, topic, key, headers, data, place)
+    AS offered (clinic_id, topic, key, event_id, headers, data, source, body_digest, place)
 ), claimed AS ({_CLAIM_OFFERED} RETURNING true), given AS (
   SELECT * FROM offered WHERE (SELECT count(*) FROM claimed) >= 0
 ), {PUBLISH_GIVEN}
@@ -294,11 +294,7 @@ async def _take(connection: AsyncConnection, given: Sequence[_Given]) -> list[An
     Raises:
         UniqueViolationError: One is not; the transaction is of no use any more.
     """
-    rows = []
-    for event, _, _ in given:
-        _, topic, key, _, headers, data = message_of(event)
-        claim = event.clinic_id, event.source, event.id, body_digest(event)
-        rows.append((*claim, topic, key, headers, data))
+    rows = [(*message_of(event), event.source, body_digest(event)) for event, _, _ in given]
     await fetch(connection, _TAKE, rows)
     for _, place, outcome in given:
         outcome.accepted.append(place)

@@ -48,8 +48,8 @@ def create(op: Operations, roles: Roles) -> None:
         "CREATE TYPE intake_claim AS (clinic_id uuid, source text, event_id text, body_digest bytea)"
     )
     op.execute(
-        "CREATE TYPE intake_event AS (clinic_id uuid, source text, event_id text, body_digest bytea,"
-        " topic text, key text, headers text, data bytea)"
+        "CREATE TYPE intake_event AS (clinic_id uuid, topic text, key text, event_id text, headers text,"
+        " data bytea, source text, body_digest bytea)"
     )
     protect(op, "intake", roles, privileges="SELECT, INSERT")
     protect(op, "rejected_event", roles)

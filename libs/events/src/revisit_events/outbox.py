@@ -7,7 +7,7 @@ itself tells them (`telling`, `Form`): they need not come out of the database to
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 from uuid import UUID
@@ -162,26 +162,26 @@ def _headers(event: AnyEvent, key: str) -> str:
     Only what comes from outside needs quoting: the rest is made of digits, letters and hyphens.
     """
     text = (
-        f'{{{_fixed(event.data.TYPE)},"ce_id":{_quoted(event.id)},"ce_source":{_quoted(event.source)},'
+        f'{_common(event.data.TYPE, event.clinic_id, event.source)},"ce_id":{_quoted(event.id)},'
         f'"ce_subject":{_quoted(event.subject)},"ce_time":"{event.time_text}",'
-        f'"ce_clinicid":"{event.clinic_id}","ce_partitionkey":{_quoted(key)}'
+        f'"ce_partitionkey":{_quoted(key)}'
     )
     if event.sequence is not None:
         text += f',"ce_sequence":"{sequence_text(event.sequence)}"'
-    for name, value in (
-        ("correlationid", event.correlation_id),
-        ("causationid", event.causation_id),
-        ("traceparent", event.traceparent),
-    ):
-        if value is not None:
-            text += f',"ce_{name}":{_quoted(value)}'
-    return f"{text}}}"
+    if event.correlation_id is not None:
+        text += f',"ce_correlationid":{_quoted(event.correlation_id)}'
+    if event.causation_id is not None:
+        text += f',"ce_causationid":{_quoted(event.causation_id)}'
+    if event.traceparent is not None:
+        text += f',"ce_traceparent":{_quoted(event.traceparent)}'
+    return text + "}"
 
 
-@cache
-def _fixed(event_type: str) -> str:
-    """Gives the headers that all events of a type have in common."""
+@lru_cache(maxsize=1024)
+def _common(event_type: str, clinic_id: UUID, source: str) -> str:
+    """Gives the beginning of the headers, which events that come together have in common."""
     return (
-        f'"content-type":"{CONTENT_TYPE}","ce_specversion":"1.0","ce_type":"{event_type}",'
-        f'"ce_dataschema":"{schema_path(event_type)}"'
+        f'{{"content-type":"{CONTENT_TYPE}","ce_specversion":"1.0","ce_type":"{event_type}",'
+        f'"ce_dataschema":"{schema_path(event_type)}","ce_clinicid":"{clinic_id}",'
+        f'"ce_source":{_quoted(source)}'
     )

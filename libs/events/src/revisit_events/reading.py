@@ -16,13 +16,15 @@ from revisit_events.dlq import Raw
 from revisit_events.envelope import AnyEvent, InvalidEvent
 from revisit_events.relay import BATCH as RELAY_BATCH
 
-BATCH = 2_000
+BATCH = 4_000
+"""More than one answer of the broker holds for a partition: what is left of one makes a small batch, and
+each event of that costs twice as much."""
 FULL = RELAY_BATCH
 """By so much the embedded broker may tell the end of a partition too low."""
 FETCH_BYTES = 8 * 1024 * 1024
 """About what one answer of a broker node may hold, however many partitions wait."""
-PARTITION_BYTES = 2 * 1024 * 1024
-"""Of it for one partition, about a batch: the client may keep as much of every partition that has it."""
+PARTITION_BYTES = 3 * 1024 * 1024
+"""Of it for one partition, some 3,500 visits: the client may keep as much of every partition that has it."""
 SLICE = 250
 """Messages decoded in one go; then what is under way beside has its turn, such as the batch before."""
 SESSION_TIMEOUT_MS = 6_000

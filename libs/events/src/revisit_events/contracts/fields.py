@@ -36,6 +36,8 @@ from revisit_chassis.identifiers import DriverUuid
 
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_FIRST_YEAR = EARLIEST.year
+_LAST_YEAR = LATEST.year - 1
 
 # PostgreSQL stores no NUL in a text, so no event may carry one.
 NO_NUL = r"^[^\u0000]*$"
@@ -116,7 +118,7 @@ def read_time(given: object) -> datetime:
             pass  # looked at more closely below
         else:
             # In a bound's own year the offset may decide, and in the year 1 there is nothing before it.
-            if EARLIEST.year < read.year < LATEST.year - 1:
+            if _FIRST_YEAR < read.year < _LAST_YEAR:
                 return read if read.tzinfo is UTC else read.astimezone(UTC)
     try:
         careful: datetime = _read_time_carefully(given)
@@ -316,18 +318,15 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """
         for name in times_of(type(self)):
             time = getattr(self, name)
-            if time is None:
-                continue
-            if time.tzinfo is None:
-                raise ValueError(name)
             # In a bound's own year the offset may decide.
-            if not EARLIEST.year < time.year < LATEST.year - 1 and not EARLIEST <= time < LATEST:
+            if time is None or (time.tzinfo is UTC and _FIRST_YEAR < time.year < _LAST_YEAR):
+                continue
+            if time.tzinfo is None or not EARLIEST <= time < LATEST:
                 raise ValueError(name)
-            if time.tzinfo is not UTC:
-                msgspec.structs.force_setattr(self, name, time.astimezone(UTC))
+            msgspec.structs.force_setattr(self, name, time.astimezone(UTC))
         for name in _days_of(type(self)):
             day = getattr(self, name)
-            if day is not None and not EARLIEST.date() <= day < LATEST.date():
+            if day is not None and not _FIRST_YEAR <= day.year <= _LAST_YEAR:
                 raise ValueError(name)
 
     @property
@@ -358,6 +357,8 @@ def read_special(kind: type, given: object) -> object:
     """
     if kind is not DriverUuid:
         raise NotImplementedError(kind)
+    if type(given) is str and str(read := DriverUuid(given)) == given:
+        return read
     return _read_id(given)
 
 
