@@ -16,7 +16,7 @@ from revisit_events import consumer, dlq, effects, relay
 from revisit_events.reading import Batch
 
 _BY_CURSOR = """
-SELECT position, topic, key, headers, data FROM outbox
+SELECT clinic_id, position, topic, key, event_id, headers, data FROM outbox
 WHERE position > $1 ORDER BY position LIMIT $2
 """
 _TAKE_OFF = "DELETE FROM outbox_unsent WHERE position = ANY($1::bigint[])"

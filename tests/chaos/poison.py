@@ -1,12 +1,11 @@
 """F9: messages that no handler can take, among good ones."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 
-from revisit_events.outbox import message_of
+from revisit_events.outbox import message_of, record_headers
 from revisit_events.testing import visit_completed
 from tests.chaos.checks import GROUPS, TOPIC, Poison
 from tests.chaos.ledger import SOURCE
@@ -50,8 +49,9 @@ async def post_poison(scene: Scene) -> None:
         scene.trial.poison.append(Poison(event_id, GROUPS))
     event_id = f"{mark}-{HANDLER_FAILS}"
     message = message_of(visit_completed(clinic_id=clinic.id, id=event_id))
-    headers = [(name, text.encode()) for name, text in json.loads(message.headers).items()]
-    await producer.send_and_wait(TOPIC, message.data, key=message.key.encode(), headers=headers)
+    await producer.send_and_wait(
+        TOPIC, message.data, key=message.key.encode(), headers=record_headers(message)
+    )
     scene.trial.poison.append(Poison(event_id, GROUPS))
     await producer.stop()
 

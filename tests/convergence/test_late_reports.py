@@ -33,6 +33,7 @@ from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.envelope import AnyEvent
 from revisit_events.feed import FeedStatus
 from revisit_events.kafka import decode
+from revisit_events.outbox import record_headers
 from scoring.rescoring import Rescore
 from standalone.cluster import Cluster, ServiceDatabase
 
@@ -178,16 +179,12 @@ class Platform:
         rows = await self.rows(
             service,
             clinic_id,
-            "SELECT position, topic, headers, data FROM outbox WHERE position > $1 "
-            "ORDER BY position",
+            "SELECT * FROM outbox WHERE position > $1 ORDER BY position",
             last,
         )
         if rows:
-            self._told[service, clinic_id] = rows[-1][0]
-        return [
-            decode(topic, data, [(k, str(v).encode()) for k, v in json.loads(headers).items()])
-            for _, topic, headers, data in rows
-        ]
+            self._told[service, clinic_id] = rows[-1].position
+        return [decode(row.topic, row.data, record_headers(row)) for row in rows]
 
     async def rows(
         self, service: str, clinic_id: uuid.UUID, query: str, *values: object

@@ -98,8 +98,7 @@ def parse(*typed: object) -> argparse.Namespace:
 
 
 async def bury(database: Database, event: AnyEvent, offset: int = 0) -> uuid.UUID:
-    found: dict[str, str] = json.loads(outbox.message_of(event).headers)
-    headers = [(name, text.encode()) for name, text in found.items()]
+    headers = outbox.record_headers(outbox.message_of(event))
     raw = Raw(event.topic, 0, offset, event.key.encode(), event.data_json(), headers)
     async with database.connect() as connection:
         await dlq.keep(connection, "scoring", raw, reason="handler", error=ValueError())

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from revisit_events.envelope import AnyEvent, InvalidEvent, new_event, precedenc
 from revisit_events.http import raw_events
 from revisit_events.reception import Reception, receive
 from revisit_events.refusal import RefusedError
+from revisit_events.topics import dead_letter_topic
 
 CURRENT = sorted(CATALOG)
 texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60).filter(
@@ -54,25 +56,30 @@ def events(draw: Callable[..., Any]) -> AnyEvent:
     )
 
 
-def headers_of(event: AnyEvent) -> list[tuple[str, bytes | None]]:
-    found: dict[str, str] = json.loads(outbox.message_of(event).headers)
-    return [(name, text.encode()) for name, text in found.items()]
-
-
 @given(events())
 def test_event_read_from_kafka_is_the_one_that_was_published(event: AnyEvent) -> None:
     message = outbox.message_of(event)
-    again = kafka.decode(message.topic, message.data, headers_of(event))
+    again = kafka.decode(message.topic, message.data, outbox.record_headers(message))
     # A tombstone says that there is no contact, and nothing else.
     assert replace(again, data=event.data) == event
     assert message.data is None or again.data == event.data
 
 
 @given(events())
-def test_headers_put_together_as_text_are_the_attributes(event: AnyEvent) -> None:
-    found: dict[str, str] = json.loads(outbox.message_of(event).headers)
+def test_headers_of_a_record_are_the_attributes(event: AnyEvent) -> None:
+    headers = outbox.record_headers(outbox.message_of(event))
+    found = {name: text.decode() for name, text in headers}
+    assert len(found) == len(headers)
     assert found.pop("content-type") == kafka.CONTENT_TYPE
     assert found == {f"ce_{name}": text for name, text in kafka.attributes(event).items()}
+
+
+@given(st.dictionaries(st.sampled_from(["ce_type", "ce_id", "ce_time", "dead-letter-id"]), texts))
+def test_headers_of_what_is_no_event_are_those_that_are_stored(stored: dict[str, str]) -> None:
+    letter = outbox.Message(
+        uuid4(), dead_letter_topic("scoring"), "k", "a letter", json.dumps(stored), b"{}"
+    )
+    assert outbox.record_headers(letter) == [(n, text.encode()) for n, text in stored.items()]
 
 
 def over_http(event: AnyEvent, mode: str) -> Reception:
@@ -148,7 +155,7 @@ def test_digest_covers_what_is_said_and_nothing_else() -> None:
 def test_first_version_of_an_answer_is_read_as_the_second(kind: str, score: int) -> None:
     old = testing.survey_answered_v1(kind=kind, score=float(score))
     message = outbox.message_of(old)
-    again = kafka.decode(message.topic, message.data, headers_of(old))
+    again = kafka.decode(message.topic, message.data, outbox.record_headers(message))
     assert isinstance(again.data, SurveyAnswered)
     assert (again.data.kind, again.data.score) == (kind, score)
     assert again.data.scale_min < again.data.scale_max

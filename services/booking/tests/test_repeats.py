@@ -35,7 +35,10 @@ async def post(client: httpx.AsyncClient, *events: dict[str, Any]) -> tuple[int,
 
 
 async def published(store: Any) -> list[str]:
-    return [headers["ce_id"] for headers, _ in await store.published("visit.completed")]
+    rows = await store.rows(
+        "SELECT event_id FROM outbox WHERE topic = 'visit.completed' ORDER BY position"
+    )
+    return [row.event_id for row in rows]
 
 
 async def test_each_event_of_a_mixed_batch_has_its_own_fate(

@@ -6,6 +6,7 @@ back. `precedence` is the only rule that decides which of two events stands.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -181,7 +182,13 @@ def precedence_of(at: str, sequence: int | None, rank: int, id: str) -> str:  # 
         rank: Rank of the event's type in the life cycle.
         id: Id of the event.
     """
-    return f"{at} {sequence or 0:020d} {rank:03d} {id}"
+    return f"{at} {_between(sequence or 0, rank)} {id}"
+
+
+@lru_cache(maxsize=1024)
+def _between(sequence: int, rank: int) -> str:
+    # Nearly all events of a type have none, and spelling the numbers out is half of the work.
+    return f"{sequence:020d} {rank:03d}"
 
 
 def time_text(time: datetime) -> str:

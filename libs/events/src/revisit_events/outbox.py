@@ -7,18 +7,20 @@ itself tells them (`telling`, `Form`): they need not come out of the database to
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import fetch
-from revisit_events.catalog import schema_path
+from revisit_events.catalog import PUBLISHED, schema_path, topic_of
 from revisit_events.envelope import AnyEvent, sequence_text
 from revisit_events.kafka import CONTENT_TYPE, is_tombstone
 
+EVENT_TOPICS = frozenset(map(topic_of, PUBLISHED))
 SLOTS = 64
 """The queue is split into this many slots by key; a lane takes slot % lanes."""
 
@@ -41,6 +43,7 @@ WITH given AS (
 ), {PUBLISH_GIVEN}
 SELECT
 """  # noqa: S608  (a constant)
+_read_headers = msgspec.json.Decoder(dict[str, str]).decode
 _PLACE_PREFIX = "ffffffff-ffff-ffff-ffff-"
 _PLACE = re.compile(_PLACE_PREFIX + "([0-9]{12})")
 
@@ -53,7 +56,7 @@ class Message(NamedTuple):
     key: str
     event_id: str
     headers: str
-    """Header names and texts, a JSON object."""
+    """Header names and texts, a JSON object; of an event only what `record_headers` cannot tell."""
     data: bytes | None
 
 
@@ -145,26 +148,24 @@ def message_of(event: AnyEvent) -> Message:
     Args:
         event: To be published.
     """
-    key = event.key
     return Message(
         event.clinic_id,
         event.topic,
-        key,
+        event.key,
         event.id,
-        _headers(event, key),
+        _headers(event),
         None if is_tombstone(event.data) else event.data_json(),
     )
 
 
-def _headers(event: AnyEvent, key: str) -> str:
-    """Gives the headers of an event as JSON; put together as text, for this is on the hottest path.
+def _headers(event: AnyEvent) -> str:
+    """Gives the headers of an event as JSON, without those that follow from them and the other columns.
 
-    Only what comes from outside needs quoting: the rest is made of digits, letters and hyphens.
+    Put together as text, for this is on the hottest path. Only what comes from outside needs quoting.
     """
     text = (
-        f'{_common(event.data.TYPE, event.clinic_id, event.source)},"ce_id":{_quoted(event.id)},'
-        f'"ce_subject":{_quoted(event.subject)},"ce_time":"{event.time_text}",'
-        f'"ce_partitionkey":{_quoted(key)}'
+        f'{{"ce_type":"{event.data.TYPE}","ce_source":{_quoted(event.source)},'
+        f'"ce_subject":{_quoted(event.subject)},"ce_time":"{event.time_text}"'
     )
     if event.sequence is not None:
         text += f',"ce_sequence":"{sequence_text(event.sequence)}"'
@@ -177,11 +178,32 @@ def _headers(event: AnyEvent, key: str) -> str:
     return text + "}"
 
 
-@lru_cache(maxsize=1024)
-def _common(event_type: str, clinic_id: UUID, source: str) -> str:
-    """Gives the beginning of the headers, which events that come together have in common."""
+def record_headers(message: Message) -> list[tuple[str, bytes]]:
+    """Gives the headers of a record: of an event all of them, of anything else those that are stored.
+
+    Args:
+        message: Stored, or one of the outbox's rows.
+    """
+    stored = _read_headers(message.headers)
+    headers = [(name, text.encode()) for name, text in stored.items()]
+    event_type = stored.get("ce_type")
+    # A dead letter has the headers of its message, which may say anything.
+    if event_type is None or message.topic not in EVENT_TOPICS:
+        return headers
+    return [
+        *_constant(event_type),
+        ("ce_id", message.event_id.encode()),
+        ("ce_clinicid", str(message.clinic_id).encode()),
+        ("ce_partitionkey", message.key.encode()),
+        *headers,
+    ]
+
+
+@cache
+def _constant(event_type: str) -> tuple[tuple[str, bytes], ...]:
+    """Gives the headers that all events of a type have in common."""
     return (
-        f'{{"content-type":"{CONTENT_TYPE}","ce_specversion":"1.0","ce_type":"{event_type}",'
-        f'"ce_dataschema":"{schema_path(event_type)}","ce_clinicid":"{clinic_id}",'
-        f'"ce_source":{_quoted(source)}'
+        ("content-type", CONTENT_TYPE.encode()),
+        ("ce_specversion", b"1.0"),
+        ("ce_dataschema", schema_path(event_type).encode()),
     )

@@ -168,7 +168,7 @@ def _data(
             data, encoded = read(contract, converted)
         except ValidationError as fault:
             raise RefusedError(invalid_event(*explain(fault, shape_of(contract)))) from None
-    if not given.keys() <= (known := names_of(contract)):
+    if not (known := names_of(contract)).issuperset(given):
         reception.unknown_fields[contract.TYPE] += len(given.keys() - known)
     if CATALOG.get(contract.TYPE) is contract:
         return data, encoded

@@ -55,7 +55,7 @@ WITHOUT_TIMEOUT = 1e9
 # The days that a lost log has still to get hold back whatever is newer (an empty table otherwise).
 # A position without its row has no topic: it is put aside, or a queue full of such would stand still.
 _READ = """
-SELECT clinic_id, recorded_on, position, topic, key, headers, data
+SELECT clinic_id, recorded_on, position, topic, key, event_id, headers, data
 FROM (
   SELECT clinic_id, recorded_on, position FROM outbox_unsent
   WHERE ($1 = 1 OR slot % $1 = $2)

@@ -24,6 +24,7 @@ CREATE TABLE outbox (
   PRIMARY KEY (clinic_id, recorded_on, position)
 ) PARTITION BY RANGE (recorded_on);
 COMMENT ON TABLE outbox IS 'Events as they are published; kept for replay and refill.';
+COMMENT ON COLUMN outbox.headers IS 'JSON; of an event without what follows from the other columns.';
 CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
 CREATE TYPE outbox_message AS (
   clinic_id uuid, topic text, key text, event_id text, headers text, data bytea

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
@@ -19,8 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from revisit_chassis.failpoint import failpoint
 from revisit_events.feed import Partition
-
-_read_headers = msgspec.json.Decoder(dict[str, str]).decode
+from revisit_events.outbox import record_headers
 
 PACKAGE_BYTES = 256 * 1024
 """Of a record batch; a broker takes a megabyte unless told otherwise."""
@@ -68,7 +66,7 @@ async def send(
 
     Args:
         producer: Started, with `PACKAGE_BYTES` as its batch size.
-        rows: With `position`, `topic`, `key`, `headers` (JSON text) and `data`, in order.
+        rows: Each a `Message` with its `position`, in order.
         partitions: Of each topic, as configured.
         sent: Gets what the broker says, also when this ends with a fault.
 
@@ -166,12 +164,11 @@ def _packages(
     packed: list[Any] = []
     package = producer.create_batch()
     for row in rows:
-        headers = _read_headers(row.headers)
         record = {
             "timestamp": None,
             "key": row.key.encode(),
             "value": row.data,
-            "headers": [(name, text.encode()) for name, text in headers.items()],
+            "headers": record_headers(row),
         }
         # None says that it is full; the first record always fits.
         if package.append(**record) is None:
