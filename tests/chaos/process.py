@@ -28,10 +28,11 @@ COMMAND_TIMEOUT_SECONDS = 6
 IN_FLIGHT_SECONDS = 2
 LATE_SECONDS = 0.8
 HANDLER_FAILS = "handler-fails"
+"""In the id of an event: no handler can take it."""
 HANDLER_KILLS = "handler-kills"
+"""In the id of an event: the first process that handles it dies."""
 COMMITS_LATE = "commits-late"
-"""In the id of an event: no handler can take it; the first process that handles it dies; its transaction
-at the intake commits late."""
+"""In the id of an event: the transaction in which the intake takes it commits late."""
 _NOTE = """
 INSERT INTO chaos_effect (clinic_id, source, event_id, type)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
