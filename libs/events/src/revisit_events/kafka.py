@@ -89,7 +89,7 @@ def decode(
 
 
 def event_from(topic: str, found: Mapping[str, str], value: bytes | None) -> AnyEvent:
-    """Gives the event of attributes and data as they stand in a topic, an outbox or an inbox.
+    """Gives the event of attributes and data as they stand in a topic or an inbox.
 
     Args:
         topic: Topic of the event.

@@ -16,11 +16,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from revisit_chassis.db import fetch
-from revisit_events.catalog import PUBLISHED, schema_path, topic_of
+from revisit_events.catalog import TOPICS, schema_path
 from revisit_events.envelope import AnyEvent, sequence_text
 from revisit_events.kafka import CONTENT_TYPE, is_tombstone
 
-EVENT_TOPICS = frozenset(map(topic_of, PUBLISHED))
 SLOTS = 64
 """The queue is split into this many slots by key; a lane takes slot % lanes."""
 
@@ -187,8 +186,8 @@ def record_headers(message: Message) -> list[tuple[str, bytes]]:
     stored = _read_headers(message.headers)
     headers = [(name, text.encode()) for name, text in stored.items()]
     event_type = stored.get("ce_type")
-    # A dead letter has the headers of its message, which may say anything.
-    if event_type is None or message.topic not in EVENT_TOPICS:
+    # A dead letter has the headers of its message, which may say anything; what names no type is no event.
+    if event_type is None or message.topic not in TOPICS:
         return headers
     return [
         *_constant(event_type),
