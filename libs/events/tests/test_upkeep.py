@@ -11,7 +11,7 @@ from revisit_events import dlq, metrics, rejected, testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
 from revisit_events.dlq import Raw
-from revisit_events.feed import NEVER, FeedStatus
+from revisit_events.feed import FLOOD_AT_MOST_SECONDS, NEVER, FeedStatus, Flood
 from revisit_events.outbox import publish
 from revisit_events.worker import Worker
 from standalone.cluster import Cluster
@@ -103,3 +103,50 @@ def test_group_is_not_fresh_before_every_partition_is_known(
     monkeypatch.setattr(BrokerWatch, "is_reachable", False)
     feed.noted([now], [now])
     assert not feed.is_fresh()
+
+
+def took(flood: Flood, *, rate: float, since: float, until: float) -> float:
+    """Takes batches of a tenth of a second at a steady rate; gives when the last one came."""
+    at = since
+    while at + 0.1 <= until:
+        at += 0.1
+        flood.took(round(rate / 10), at, is_full=False)
+    return at
+
+
+def test_steady_load_below_the_rate_is_no_flood_and_above_it_is_one() -> None:
+    for rate, is_flood in ((100, False), (1_900, False), (3_000, True), (50_000, True)):
+        flood = Flood()
+        at = took(flood, rate=rate, since=100, until=105)
+        assert flood.is_on(at) is is_flood, rate
+
+
+def test_one_large_batch_after_a_silence_is_no_flood() -> None:
+    flood = Flood()
+    flood.took(900, 100, is_full=False)
+    assert not flood.is_on(100)
+
+
+def test_flood_ends_half_a_second_after_it_however_high_it_was() -> None:
+    flood = Flood()
+    at = took(flood, rate=50_000, since=100, until=110)
+    assert flood.is_on(at + 0.4)
+    assert not flood.is_on(at + 0.6)
+
+
+def test_full_poll_is_a_flood_at_whatever_rate() -> None:
+    flood = Flood()
+    flood.took(500, 100, is_full=True)
+    assert flood.is_on(100.4)
+    assert not flood.is_on(100.6)
+
+
+def test_nothing_waits_for_the_end_of_a_flood_longer_than_a_minute() -> None:
+    flood = Flood()
+    at = took(flood, rate=10_000, since=100, until=100 + FLOOD_AT_MOST_SECONDS - 1)
+    assert flood.is_on(at)
+    at = took(flood, rate=10_000, since=at, until=at + 30)
+    assert not flood.is_on(at)
+    # The next flood, after a pause, is put off for anew.
+    at = took(flood, rate=10_000, since=at + 5, until=at + 8)
+    assert flood.is_on(at)

@@ -22,7 +22,12 @@ from revisit_chassis.locks import lock_number
 from revisit_events.broker import BrokerWatch
 
 STALE_AFTER_SECONDS = 60.0
+FLOOD_EVENTS_PER_SECOND = 2_000.0
+"""What follows from so many beside taking them in would keep two cores from taking them in."""
 FLOOD_SECONDS = 0.5
+"""A flood is seen after so long at that rate, sooner at a higher one, and ends as long after it."""
+FLOOD_AT_MOST_SECONDS = 60.0
+"""What waits for the end of a flood waits no longer than this."""
 NEVER = float("-inf")
 
 Partition = tuple[str, int]
@@ -70,6 +75,53 @@ def fresh_at(
     return newest_at if is_full or position < end else asked_at
 
 
+class Flood:
+    """Whether so many events come in that what merely follows from them had better wait: a leaky bucket.
+
+    It goes by what was taken in and not by what waits, because a consumer that keeps up with a flood has
+    nothing waiting and yet needs the machine for itself. Moments are seconds of one clock.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._at = NEVER
+        self._began_at: float | None = None
+
+    def took(self, events: int, at: float, *, is_full: bool) -> None:
+        """Notes what was taken in.
+
+        Args:
+            events: How many.
+            at: When.
+            is_full: Whether more was waiting: then it is a flood at whatever rate.
+        """
+        full = 2 * FLOOD_SECONDS * FLOOD_EVENTS_PER_SECOND
+        if not self._is_high(at):
+            self._began_at = None
+        self._level = full if is_full else min(full, self._left(at) + events)
+        self._at = at
+        if self._began_at is None and self._is_high(at):
+            self._began_at = at
+
+    def is_on(self, at: float) -> bool:
+        """Tells whether there is a flood, and has not been for as long as anything may wait.
+
+        Args:
+            at: Now.
+        """
+        return (
+            self._began_at is not None
+            and self._is_high(at)
+            and at - self._began_at < FLOOD_AT_MOST_SECONDS
+        )
+
+    def _left(self, at: float) -> float:
+        return max(0.0, self._level - (at - self._at) * FLOOD_EVENTS_PER_SECOND)
+
+    def _is_high(self, at: float) -> bool:
+        return self._left(at) > FLOOD_SECONDS * FLOOD_EVENTS_PER_SECOND
+
+
 class FeedStatus:
     """How far behind its topics a group is, as a worker knows without asking anybody.
 
@@ -80,32 +132,32 @@ class FeedStatus:
     def __init__(self, watch: BrokerWatch) -> None:
         self._watch = watch
         self._polled_at = NEVER
-        self._full_at = NEVER
         self._is_full = False
+        self._flood = Flood()
         self._newest_at: dict[Partition, float] = {}
         self._own_fresh_at = NEVER
         self._group_fresh_at = NEVER
 
     @property
     def is_flooded(self) -> bool:
-        """Whether polls were full a moment ago: more waits than is taken in."""
-        return time.monotonic() - self._full_at < FLOOD_SECONDS
+        """Whether the worker takes in so much that what merely follows from events had better wait."""
+        return self._flood.is_on(time.monotonic())
 
     @property
     def behind_seconds(self) -> float:
         """How far the worker's own partitions are behind; 0 before the first is known."""
         return 0.0 if self._own_fresh_at == NEVER else max(0.0, time.time() - self._own_fresh_at)
 
-    def polled(self, *, is_full: bool) -> None:
+    def polled(self, events: int, *, is_full: bool) -> None:
         """Notes that a poll came back and that what it gave is applied.
 
         Args:
+            events: How many it gave.
             is_full: Whether more was waiting than the poll could take.
         """
         self._polled_at = time.monotonic()
         self._is_full = is_full
-        if is_full:
-            self._full_at = self._polled_at
+        self._flood.took(events, self._polled_at, is_full=is_full)
 
     def applied(self, partition: Partition, timestamp_ms: int) -> None:
         """Notes the newest event that was applied, after the commit.
