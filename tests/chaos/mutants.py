@@ -97,7 +97,7 @@ def offsets_first() -> None:
     """The consumer commits its offsets before it applies what it fetched."""
 
     async def work(self: Any, reader: Any, _: Any, batch: Batch, __: Any) -> None:
-        self.feed.polled(len(batch.reads), is_full=False)
+        self.feed.polled(len(batch.reads), is_full=False, has_more=False)
         if batch.reads:
             offsets = {at: found[-1].offset + 1 for at, found in batch.fetched.items()}
             await reader.commit(offsets)

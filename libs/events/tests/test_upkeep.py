@@ -110,7 +110,7 @@ def took(flood: Flood, *, rate: float, since: float, until: float) -> float:
     at = since
     while at + 0.1 <= until:
         at += 0.1
-        flood.took(round(rate / 10), at, is_full=False)
+        flood.took(round(rate / 10), at, has_more=False)
     return at
 
 
@@ -121,32 +121,36 @@ def test_steady_load_below_the_rate_is_no_flood_and_above_it_is_one() -> None:
         assert flood.is_on(at) is is_flood, rate
 
 
-def test_one_large_batch_after_a_silence_is_no_flood() -> None:
-    flood = Flood()
-    flood.took(900, 100, is_full=False)
-    assert not flood.is_on(100)
+def test_upload_of_a_day_is_no_flood_and_one_of_a_year_is() -> None:
+    for events, is_flood in ((900, False), (4_000, True)):
+        flood = Flood()
+        flood.took(events, 100, has_more=False)
+        assert flood.is_on(100) is is_flood, events
 
 
-def test_flood_ends_half_a_second_after_it_however_high_it_was() -> None:
+def test_flood_ends_a_second_after_it_however_high_it_was() -> None:
     flood = Flood()
     at = took(flood, rate=50_000, since=100, until=110)
-    assert flood.is_on(at + 0.4)
-    assert not flood.is_on(at + 0.6)
+    assert flood.is_on(at + 0.9)
+    assert not flood.is_on(at + 1.1)
+    flood.took(10, at + 1.1, has_more=False)
+    assert not flood.is_on(at + 1.1)
 
 
-def test_full_poll_is_a_flood_at_whatever_rate() -> None:
+def test_backlog_is_a_flood_at_whatever_rate() -> None:
     flood = Flood()
-    flood.took(500, 100, is_full=True)
-    assert flood.is_on(100.4)
-    assert not flood.is_on(100.6)
+    for at in range(100, 110):
+        flood.took(400, at, has_more=at % 2 == 0)
+    assert flood.is_on(108.9)
+    assert not flood.is_on(109.1)
 
 
-def test_nothing_waits_for_the_end_of_a_flood_longer_than_a_minute() -> None:
+def test_what_lasts_longer_than_a_minute_is_waited_for_no_more() -> None:
     flood = Flood()
     at = took(flood, rate=10_000, since=100, until=100 + FLOOD_AT_MOST_SECONDS - 1)
     assert flood.is_on(at)
     at = took(flood, rate=10_000, since=at, until=at + 30)
     assert not flood.is_on(at)
-    # The next flood, after a pause, is put off for anew.
+    # The next flood, after a pause, is waited for anew.
     at = took(flood, rate=10_000, since=at + 5, until=at + 8)
     assert flood.is_on(at)

@@ -13,7 +13,11 @@ _GROW = """
 INSERT INTO patient (clinic_id, patient_id)
 SELECT $1, gen_random_uuid() FROM generate_series(1, $2::int)
 """
-_READ = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'patient'"
+NAMED = 5
+_READ = """
+SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows FROM pg_stat_xact_user_tables
+WHERE relname = 'patient'
+"""
 
 
 async def test_identifiers_are_kept_without_reading_all_patients(postgres: Cluster) -> None:
@@ -28,10 +32,11 @@ async def test_identifiers_are_kept_without_reading_all_patients(postgres: Clust
         ids = [row.patient_id for row in await fetch(connection, "SELECT patient_id FROM patient")]
         (before,) = await fetch(connection, _READ)
         await keep_identifiers(
-            connection, [(clinic_id, "patient", id_, str(id_)[:8]) for id_ in sorted(ids)]
+            connection, [(clinic_id, "patient", id_, str(id_)[:8]) for id_ in sorted(ids)[:NAMED]]
         )
         (after,) = await fetch(connection, _READ)
         (kept,) = await fetch(connection, "SELECT count(*) AS number FROM identifier")
     await database.close()
-    assert after.seq_tup_read == before.seq_tup_read
-    assert kept.number == PATIENTS + USES_UNTIL_PLANNED
+    # By whatever index: without one that holds the key, all of the clinic's patients would be read.
+    assert after.rows - before.rows <= 2 * NAMED
+    assert kept.number == NAMED + USES_UNTIL_PLANNED

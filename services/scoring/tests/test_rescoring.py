@@ -1,5 +1,6 @@
 """The queue is worked off, time is followed, changes alone are told, and one bad patient harms no other."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from revisit_chassis.clock import SimulatedClock
 from revisit_chassis.db import Database
 from revisit_events import testing
 from revisit_events.broker import BrokerWatch, KafkaSettings
-from revisit_events.feed import FeedStatus
+from revisit_events.feed import FLOOD_SECONDS, FeedStatus
 from scoring import store
 from scoring.metrics import SET_ASIDE
 from scoring.rescoring import Rescore
@@ -74,6 +75,24 @@ async def test_queue_is_worked_off_once(
     kind = Rescore(worker_database, FeedStatus(BrokerWatch(KafkaSettings("127.0.0.1:1"))))
     due_at = await kind.next_due_at()
     assert due_at is None or due_at > NOW
+
+
+async def test_changes_wait_amid_a_flood_and_no_longer(
+    tell: Tell,
+    score: Callable[..., Awaitable[Score | None]],
+    clinic_id: uuid.UUID,
+    worker_database: Database,
+) -> None:
+    await tell(visit(clinic_id))
+    feed = FeedStatus(BrokerWatch(KafkaSettings("127.0.0.1:1")))
+    kind, clock = Rescore(worker_database, feed), SimulatedClock(NOW)
+    feed.polled(4_000, is_full=True, has_more=True)
+    await kind.run_due(clock)
+    assert await score() is None
+    await asyncio.sleep(FLOOD_SECONDS)
+    while await kind.run_due(clock):
+        pass
+    assert (await score() or pytest.fail("not scored")).visits == 1
 
 
 async def test_first_low_risk_is_no_news_and_no_change_is_told_twice(

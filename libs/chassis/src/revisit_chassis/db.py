@@ -93,7 +93,7 @@ class Database:
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "3",
                 # A plan that was made while a table was empty is kept when it is full: then every look
-                # into the relay's queue or for a patient's visits read all of it (ADR 0052).
+                # into the relay's queue would read all of the day's events (ADR 0052).
                 "enable_seqscan": "off",
                 # Policies read it; outside a transaction that names clinics it names none.
                 "app.clinics": "{}",

@@ -314,7 +314,7 @@ class Consumer:
                 self.processed[at.topic, at.partition] = offset
                 self.feed.applied((at.topic, at.partition), batch.fetched[at][-1].timestamp)
             failpoint("consumer.after_offsets")
-        self.feed.polled(len(batch.reads), is_full=batch.is_full)
+        self.feed.polled(len(batch.reads), is_full=batch.is_full, has_more=batch.has_more)
 
     async def _commit(
         self, reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]

@@ -1,4 +1,4 @@
-"""How fresh the feed of a group is: until when the events of its topics have been applied.
+"""How fresh the feed of a group is: until when the events of its topics have been applied; and floods.
 
 Each member knows its own partitions; whoever asks about the group (the sender of messages does before
 each batch) needs those of the others as well. So each member writes a mark for each of its partitions once
@@ -23,11 +23,13 @@ from revisit_events.broker import BrokerWatch
 
 STALE_AFTER_SECONDS = 60.0
 FLOOD_EVENTS_PER_SECOND = 2_000.0
-"""What follows from so many beside taking them in would keep two cores from taking them in."""
-FLOOD_SECONDS = 0.5
-"""A flood is seen after so long at that rate, sooner at a higher one, and ends as long after it."""
+"""At this rate work that merely follows from events would keep two cores from taking them in."""
+FLOOD_EVENTS = 1_000.0
+"""So many beyond that rate make a flood; no clinic's upload of a day does."""
+FLOOD_SECONDS = 1.0
+"""A flood is over so long after it was last seen: longer than a batch takes."""
 FLOOD_AT_MOST_SECONDS = 60.0
-"""What waits for the end of a flood waits no longer than this."""
+"""What lasts longer is no flood but the load, and nothing waits for its end."""
 NEVER = float("-inf")
 
 Partition = tuple[str, int]
@@ -78,48 +80,39 @@ def fresh_at(
 class Flood:
     """Whether so many events come in that what merely follows from them had better wait: a leaky bucket.
 
-    It goes by what was taken in and not by what waits, because a consumer that keeps up with a flood has
-    nothing waiting and yet needs the machine for itself. Moments are seconds of one clock.
+    It goes by what was taken in, not only by what waits, because a consumer that keeps up with a flood
+    has nothing waiting and yet needs the machine for itself. Moments are seconds of one clock.
     """
 
     def __init__(self) -> None:
         self._level = 0.0
         self._at = NEVER
-        self._began_at: float | None = None
+        self._began_at = NEVER
+        self._seen_at = NEVER
 
-    def took(self, events: int, at: float, *, is_full: bool) -> None:
+    def took(self, events: int, at: float, *, has_more: bool) -> None:
         """Notes what was taken in.
 
         Args:
             events: How many.
             at: When.
-            is_full: Whether more was waiting: then it is a flood at whatever rate.
+            has_more: Whether more was waiting than could be taken: that is a flood at any rate.
         """
-        full = 2 * FLOOD_SECONDS * FLOOD_EVENTS_PER_SECOND
-        if not self._is_high(at):
-            self._began_at = None
-        self._level = full if is_full else min(full, self._left(at) + events)
+        left = max(0.0, self._level - (at - self._at) * FLOOD_EVENTS_PER_SECOND)
+        self._level = min(2 * FLOOD_EVENTS, left + events)
         self._at = at
-        if self._began_at is None and self._is_high(at):
-            self._began_at = at
+        if has_more or self._level > FLOOD_EVENTS:
+            if at - self._seen_at >= FLOOD_SECONDS:
+                self._began_at = at
+            self._seen_at = at
 
     def is_on(self, at: float) -> bool:
-        """Tells whether there is a flood, and has not been for as long as anything may wait.
+        """Tells whether there is a flood that something may wait for the end of.
 
         Args:
             at: Now.
         """
-        return (
-            self._began_at is not None
-            and self._is_high(at)
-            and at - self._began_at < FLOOD_AT_MOST_SECONDS
-        )
-
-    def _left(self, at: float) -> float:
-        return max(0.0, self._level - (at - self._at) * FLOOD_EVENTS_PER_SECOND)
-
-    def _is_high(self, at: float) -> bool:
-        return self._left(at) > FLOOD_SECONDS * FLOOD_EVENTS_PER_SECOND
+        return at - self._seen_at < FLOOD_SECONDS and at - self._began_at < FLOOD_AT_MOST_SECONDS
 
 
 class FeedStatus:
@@ -140,7 +133,7 @@ class FeedStatus:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether the worker takes in so much that what merely follows from events had better wait."""
+        """Whether this worker takes in so much that what merely follows from events had better wait."""
         return self._flood.is_on(time.monotonic())
 
     @property
@@ -148,16 +141,17 @@ class FeedStatus:
         """How far the worker's own partitions are behind; 0 before the first is known."""
         return 0.0 if self._own_fresh_at == NEVER else max(0.0, time.time() - self._own_fresh_at)
 
-    def polled(self, events: int, *, is_full: bool) -> None:
+    def polled(self, events: int, *, is_full: bool, has_more: bool) -> None:
         """Notes that a poll came back and that what it gave is applied.
 
         Args:
             events: How many it gave.
-            is_full: Whether more was waiting than the poll could take.
+            is_full: Whether it gave so much that more may wait, whatever the broker says.
+            has_more: Whether the broker had said of more, or the poll could not take all.
         """
         self._polled_at = time.monotonic()
         self._is_full = is_full
-        self._flood.took(events, self._polled_at, is_full=is_full)
+        self._flood.took(events, self._polled_at, has_more=has_more)
 
     def applied(self, partition: Partition, timestamp_ms: int) -> None:
         """Notes the newest event that was applied, after the commit.

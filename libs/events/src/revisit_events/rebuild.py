@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from revisit_chassis.db import Database
+from revisit_chassis.db import Database, fetch
 from revisit_chassis.locks import lock_number
 from revisit_events.catalog import CATALOG, UPCASTERS, topic_of
 from revisit_events.contracts import EventData
@@ -27,14 +27,17 @@ Projections = Mapping[str, Collection[type[EventData]]]
 """Tables that hold nothing but what handlers wrote, each with the events whose handlers write it; in the
 order in which they may be emptied."""
 
-_READ = """
+# One reading in the order of time, however long the log is; each page by itself would sort all of it.
+_OPEN = """
+DECLARE event_log NO SCROLL CURSOR FOR
 SELECT source, event_id, time, type, subject, sequence::text AS sequence, correlation_id,
        causation_id, traceparent, data
 FROM inbox
-WHERE clinic_id = $1 AND data IS NOT NULL AND (time, source, event_id) > ($2, $3, $4)
-  AND type = ANY($5::text[])
-ORDER BY time, source, event_id LIMIT $6
+WHERE clinic_id = $1 AND data IS NOT NULL AND type = ANY($2::text[])
+ORDER BY time, source, event_id
 """
+_NEXT = f"FETCH {BATCH} FROM event_log"
+_CLOSE = "CLOSE event_log"
 
 
 class ConsumerRuns(RuntimeError):
@@ -114,14 +117,10 @@ def _types(contracts: Sequence[type[EventData]]) -> list[str]:
 async def _log(
     connection: AsyncConnection, clinic_id: UUID, types: Sequence[str]
 ) -> AsyncIterator[list[AnyEvent]]:
-    after: tuple[datetime, str, str] | None = None
-    while True:
-        first = after or (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), "", "")
-        rows = (await connection.exec_driver_sql(_READ, (clinic_id, *first, types, BATCH))).all()
-        if not rows:
-            return
-        after = (rows[-1].time, rows[-1].source, rows[-1].event_id)
+    await fetch(connection, _OPEN, clinic_id, types)
+    while rows := await fetch(connection, _NEXT):
         yield [_event(clinic_id, row) for row in rows]
+    await fetch(connection, _CLOSE)
 
 
 def _event(clinic_id: UUID, row: object) -> AnyEvent:

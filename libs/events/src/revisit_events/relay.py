@@ -54,6 +54,7 @@ WITHOUT_TIMEOUT = 1e9
 
 # The days that a lost log has still to get hold back whatever is newer (an empty table otherwise).
 # A position without its row has no topic: it is put aside, or a queue full of such would stand still.
+# LATERAL with an OFFSET is one look at the key a message, by any plan.
 _READ = """
 SELECT clinic_id, recorded_on, position, topic, key, event_id, headers, data
 FROM (
@@ -62,7 +63,11 @@ FROM (
     AND recorded_on < coalesce((SELECT min(recorded_on) FROM outbox_refill), 'infinity')
   ORDER BY position LIMIT $3
 ) AS queue
-LEFT JOIN outbox USING (clinic_id, recorded_on, position)
+LEFT JOIN LATERAL (
+  SELECT topic, key, event_id, headers, data FROM outbox
+  WHERE clinic_id = queue.clinic_id AND recorded_on = queue.recorded_on
+    AND position = queue.position OFFSET 0
+) AS message ON true
 ORDER BY position
 """
 # Takes a batch off the queue and notes its offsets. Under a lock on the log's identity: what another lane
@@ -99,7 +104,7 @@ WITH day AS (
 )
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
 SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM outbox
-WHERE recorded_on = (SELECT recorded_on FROM day)
+WHERE recorded_on = (SELECT recorded_on FROM day) ORDER BY position
 ON CONFLICT (position) DO NOTHING
 """  # noqa: S608  (a constant)
 
@@ -423,6 +428,8 @@ async def without_timeout(database: Database, statement: str, *arguments: object
         driver = (await connection.get_raw_connection()).driver_connection
         if driver is None:
             raise ConnectionError("there is no connection")
+        # A whole day is read on purpose (ADR 0052).
+        await driver.execute("SET enable_seqscan = on")
         status = await driver.execute(statement, *arguments, timeout=WITHOUT_TIMEOUT)
     return int(status.rpartition(" ")[2])
 

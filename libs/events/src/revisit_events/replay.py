@@ -14,6 +14,7 @@ _REPLAY = f"""
 INSERT INTO outbox_unsent (clinic_id, recorded_on, position, slot)
 SELECT clinic_id, recorded_on, position, {SLOT_OF_KEY} FROM outbox
 WHERE recorded_on = $4 AND topic = $1 AND recorded_at >= $2 AND recorded_at < $3
+ORDER BY position
 ON CONFLICT (position) DO NOTHING
 """  # noqa: S608  (a constant)
 _DAYS = "SELECT DISTINCT recorded_on FROM outbox WHERE topic = $1 AND recorded_on BETWEEN $2 AND $3"
@@ -56,6 +57,8 @@ _MARGIN = timedelta(seconds=60)
 
 async def _replay(database: Database, topic: str, since: datetime, until: datetime) -> int:
     async with database.connect() as connection:
+        # Whole days are read on purpose (ADR 0052).
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = on")
         days: list[date] = [
             row.recorded_on
             for row in await connection.exec_driver_sql(

@@ -36,11 +36,12 @@ SOURCE = "/scoring"
 
 log = structlog.get_logger()
 
+# By their places: marks are only added and taken off, the latter by one leader.
 _TAKE_CHANGED = """
-SELECT clinic_id, patient_id, position FROM rescore
-WHERE not_before IS NULL OR not_before <= $2 ORDER BY position LIMIT $1
+DELETE FROM rescore WHERE ctid = ANY (ARRAY (
+  SELECT ctid FROM rescore WHERE not_before IS NULL OR not_before <= $2 ORDER BY position LIMIT $1
+)) RETURNING clinic_id, patient_id
 """
-_FORGET_CHANGED = "DELETE FROM rescore WHERE position = ANY ($1::bigint[])"
 _TAKE_AGED = """
 SELECT clinic_id, patient_id, review_at AS due_at FROM score WHERE review_at <= $2
 ORDER BY review_at, clinic_id, patient_id LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -183,7 +184,7 @@ class Rescore:
 
     Args:
         database: With the worker's role.
-        feed: Of the consumer; during a flood of events changes wait until they are taken in.
+        feed: Of the consumer in the same process; amid a flood of events changes wait until it is over.
     """
 
     name = "rescore"
@@ -261,11 +262,8 @@ class Rescore:
 
     @staticmethod
     async def _take_changed(connection: AsyncConnection, clock: Clock) -> list[Due]:
-        rows = await fetch(connection, _TAKE_CHANGED, MARKS, clock.now())
-        if not rows:
-            return []
         # Marks are taken off before facts are read: a mark that comes meanwhile stays.
-        await fetch(connection, _FORGET_CHANGED, [row.position for row in rows])
+        rows = await fetch(connection, _TAKE_CHANGED, MARKS, clock.now())
         now = clock.now()
         return [(*pair, now) for pair in sorted({(row.clinic_id, row.patient_id) for row in rows})]
 

@@ -172,8 +172,8 @@ WHERE clinic_id = $1 AND answered_at >= $2 AND answered_at < $3
 """
 _RESPONSES = """
 SELECT count(*) AS n, count(*) FILTER (WHERE answered) AS hits FROM (
-  SELECT DISTINCT about_id, EXISTS (
-    SELECT FROM answer_fact AS a WHERE a.clinic_id = $1 AND a.visit_id = about_id
+  SELECT DISTINCT about_id, about_id IN (
+    SELECT visit_id FROM answer_fact WHERE clinic_id = $1 AND visit_id IS NOT NULL
   ) AS answered
   FROM interaction_fact AS i LEFT JOIN visit_fact AS v ON v.clinic_id = $1 AND v.visit_id = about_id
   WHERE i.clinic_id = $1 AND i.kind = 'link.issued' AND i.code = 'survey'

@@ -70,11 +70,17 @@ async def due_checks(connection: AsyncConnection, now: datetime, limit: int) -> 
     rows = await connection.execute(
         sa.text("""
             SELECT clinic_id, patient_id, check_at FROM two_z
-            WHERE check_at <= :now ORDER BY check_at, clinic_id, patient_id LIMIT :limit
+            WHERE check_at <= :now ORDER BY check_at LIMIT :limit
         """),
         {"now": now, "limit": limit},
     )
-    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
+    return sorted(
+        (DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows), key=_in_order
+    )
+
+
+def _in_order(check: DueCheck) -> tuple[datetime, uuid.UUID, uuid.UUID]:
+    return check.check_at, check.clinic_id, check.patient_id
 
 
 async def next_check_at(connection: AsyncConnection) -> datetime | None:
@@ -87,15 +93,17 @@ async def lock_checks(
     connection: AsyncConnection, checks: Sequence[DueCheck], now: datetime
 ) -> list[DueCheck]:
     """Those of the checks that are still due and that nobody else holds, locked, earliest first."""
+    # LATERAL is one look at the key a check, by any plan: a join may read all that is due.
     rows = await connection.execute(
         sa.text("""
             SELECT t.clinic_id, t.patient_id, t.check_at
             FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]))
                 AS u (clinic_id, patient_id)
-            JOIN two_z AS t USING (clinic_id, patient_id)
-            WHERE t.check_at <= :now
-            ORDER BY t.check_at, t.clinic_id, t.patient_id
-            FOR UPDATE OF t SKIP LOCKED
+            CROSS JOIN LATERAL (
+                SELECT * FROM two_z
+                WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id AND check_at <= :now
+                FOR UPDATE SKIP LOCKED
+            ) AS t
         """),
         {
             "clinics": [check.clinic_id for check in checks],
@@ -103,7 +111,9 @@ async def lock_checks(
             "now": now,
         },
     )
-    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
+    return sorted(
+        (DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows), key=_in_order
+    )
 
 
 async def save_next_checks(
