@@ -38,7 +38,7 @@ class Size:
 
     pairs: int = 5
     events: int = 60_000
-    singles: int = 8_000
+    singles: int = 24_000
     steady_seconds: int = 20
     rate_per_second: int = 200
     memory_events: int = 1_000_000
@@ -125,6 +125,7 @@ class Bench:
         return outcome
 
     def _rate(self, port: int, posts: list[Post], clients: int) -> float:
+        self.rig.checkpoint()
         return self._post(port, posts, clients).rate
 
     # -- pipeline --------------------------------------------------------------------------------
@@ -190,6 +191,7 @@ class Bench:
 
     def _drive(self, port: int, posts: list[Post], targets: list[tuple[str, str]]) -> float:
         events = sum(len(post.event_ids) for post in posts)
+        self.rig.checkpoint()
 
         async def run() -> float:
             before = [await _count(url, table) for url, table in targets]
