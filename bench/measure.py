@@ -225,9 +225,11 @@ class Bench:
             self.progress(f"pair {number + 1} of {self.size.pairs}")
             with self.rig.processes():
                 url = self.rig.bare_database()
+                self.rig.checkpoint()
                 bootstrap = self.rig.broker.bootstrap_servers
                 self.rig.start("bench.bare.consumer", url, bootstrap, TOPIC, f"bare-{group}")
                 pairs.bare.append(asyncio.run(_drain_rate(url, BARE_EFFECTS, self.size.events)))
+            self.rig.checkpoint()
             with self._consumer_alone(service, group, database) as url:
                 pairs.revisit.append(asyncio.run(_drain_rate(url, EFFECTS, self.size.events)))
         return pairs.summary("events/s")

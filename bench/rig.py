@@ -158,7 +158,7 @@ class Rig:
         return url
 
     def checkpoint(self) -> None:
-        """Writes out what making databases and starting has left, so that no run pays for it."""
+        """Writes out what making databases and starting have left, so that no run pays for it."""
 
         async def run() -> None:
             connection = await asyncpg.connect(self.cluster.superuser_url)

@@ -109,6 +109,17 @@ async def test_batch_that_fails_takes_back_what_was_read_after_it(
     assert in_order(slow, events)
 
 
+async def test_consumer_knows_of_the_flood_that_it_takes_in(
+    publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
+) -> None:
+    await backlog(publisher, kafka)
+    consumer = consumer_of_both(group, subscriber, Slow(), kafka, watch)
+    assert not consumer.feed.is_flooded
+    async with running(watch.run, consumer.run):
+        await until(lambda: consumer.feed.is_flooded)
+        await until(lambda: not consumer.feed.is_flooded)
+
+
 async def test_member_that_joins_amid_a_backlog_overtakes_nothing(
     publisher: Side, subscriber: Side, kafka: KafkaSettings, watch: BrokerWatch, group: str
 ) -> None:

@@ -154,3 +154,13 @@ def test_what_lasts_longer_than_a_minute_is_waited_for_no_more() -> None:
     # The next flood, after a pause, is waited for anew.
     at = took(flood, rate=10_000, since=at + 5, until=at + 8)
     assert flood.is_on(at)
+
+
+def test_minute_goes_on_though_each_batch_of_a_backlog_takes_longer_than_a_flood_lasts() -> None:
+    flood, at = Flood(), 100.0
+    while at < 100 + FLOOD_AT_MOST_SECONDS:
+        flood.took(4_000, at, has_more=True)
+        assert flood.is_on(at + 0.9)
+        at += 1.5
+    flood.took(4_000, at + 1.5, has_more=True)
+    assert not flood.is_on(at + 1.5)

@@ -37,6 +37,6 @@ async def test_identifiers_are_kept_without_reading_all_patients(postgres: Clust
         (after,) = await fetch(connection, _READ)
         (kept,) = await fetch(connection, "SELECT count(*) AS number FROM identifier")
     await database.close()
-    # By whatever index: without one that holds the key, all of the clinic's patients would be read.
+    # One look to insert and one to lock, not all of the clinic's patients by whatever index.
     assert after.rows - before.rows <= 2 * NAMED
     assert kept.number == NAMED + USES_UNTIL_PLANNED

@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revisit_chassis.db import Database
+from revisit_events import rebuild as rebuild_module
 from revisit_events import testing
 from revisit_events.envelope import AnyEvent
 from revisit_events.rebuild import rebuild
@@ -182,6 +184,20 @@ async def test_erasure_removes_the_score_at_once(
     await tell(testing.patient_erased(clinic_id=clinic_id, patient_id=PATIENT))
     async with database.transaction((clinic_id,)) as connection:
         assert await store.score_of(connection, clinic_id, PATIENT) is None
+
+
+async def test_rebuild_reads_a_log_of_any_length_clinic_by_clinic(
+    monkeypatch: pytest.MonkeyPatch, database: Database, tell: Tell
+) -> None:
+    clinics = [uuid.uuid4(), uuid.uuid4()]
+    for clinic_id in clinics:
+        await tell(*life(clinic_id))
+    monkeypatch.setattr(rebuild_module, "_NEXT", "FETCH 2 FROM event_log")
+    lengths = [len(life(clinic_id)) for clinic_id in clinics]
+    assert min(lengths) > 4
+    for _ in range(2):
+        counts = [await rebuild(database, HANDLERS, PROJECTIONS, one, NOW) for one in clinics]
+        assert counts == lengths
 
 
 async def test_rebuild_from_the_event_log_reproduces_every_figure(

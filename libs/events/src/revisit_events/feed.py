@@ -1,9 +1,10 @@
-"""How fresh the feed of a group is: until when the events of its topics have been applied; and floods.
+"""How fresh the feed of a group is, and whether it is a flood.
 
-Each member knows its own partitions; whoever asks about the group (the sender of messages does before
-each batch) needs those of the others as well. So each member writes a mark for each of its partitions once
-a second and reads all of them: the group is as fresh as its stalest partition. A mark names the log as
-well: a partition that was last read from another one is read from its beginning.
+It is fresh until the moment up to which the events of its topics have been applied. Each member knows its
+own partitions; whoever asks about the group (the sender of messages does before each batch) needs those of
+the others as well. So each member writes a mark for each of its partitions once a second and reads all of
+them: the group is as fresh as its stalest partition. A mark names the log as well: a partition that was
+last read from another one is read from its beginning.
 
 The marks are written on the connection that holds the consumer's lock (shared: members do not exclude
 each other, a rebuild excludes them all), so one cannot be lost without the other being noticed.
@@ -27,9 +28,11 @@ FLOOD_EVENTS_PER_SECOND = 2_000.0
 FLOOD_EVENTS = 1_000.0
 """So many beyond that rate make a flood; no clinic's upload of a day does."""
 FLOOD_SECONDS = 1.0
-"""A flood is over so long after it was last seen: longer than a batch takes."""
+"""A flood is over so long after it was last seen: longer than most batches take."""
+FLOOD_PAUSE_SECONDS = 5.0
+"""What comes sooner after a flood is more of it."""
 FLOOD_AT_MOST_SECONDS = 60.0
-"""What lasts longer is no flood but the load, and nothing waits for its end."""
+"""What lasts longer is no flood but the load: nothing waits for its end any more."""
 NEVER = float("-inf")
 
 Partition = tuple[str, int]
@@ -96,13 +99,13 @@ class Flood:
         Args:
             events: How many.
             at: When.
-            has_more: Whether more was waiting than could be taken: that is a flood at any rate.
+            has_more: Whether more was waiting than could be taken: that is a flood at whatever rate.
         """
         left = max(0.0, self._level - (at - self._at) * FLOOD_EVENTS_PER_SECOND)
         self._level = min(2 * FLOOD_EVENTS, left + events)
         self._at = at
         if has_more or self._level > FLOOD_EVENTS:
-            if at - self._seen_at >= FLOOD_SECONDS:
+            if at - self._seen_at >= FLOOD_PAUSE_SECONDS:
                 self._began_at = at
             self._seen_at = at
 
@@ -147,7 +150,7 @@ class FeedStatus:
         Args:
             events: How many it gave.
             is_full: Whether it gave so much that more may wait, whatever the broker says.
-            has_more: Whether the broker had said of more, or the poll could not take all.
+            has_more: Whether the broker had told of more, or the poll could not take all.
         """
         self._polled_at = time.monotonic()
         self._is_full = is_full

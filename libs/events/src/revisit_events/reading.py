@@ -69,7 +69,7 @@ class Batch:
     assignment: int
     """Number of the assignment under which the poll began."""
     has_more: bool
-    """Whether the broker had said of more than this, or the poll could not take all that was there."""
+    """Whether the broker had told of more than this, or the poll could not take all that was there."""
 
     @property
     def is_full(self) -> bool:

@@ -27,7 +27,8 @@ Projections = Mapping[str, Collection[type[EventData]]]
 """Tables that hold nothing but what handlers wrote, each with the events whose handlers write it; in the
 order in which they may be emptied."""
 
-# One reading in the order of time, however long the log is; each page by itself would sort all of it.
+# One reading in the order of time: the first FETCH sorts what the log has of the clinic, on disk if it is
+# long; each page by itself would sort all of it again.
 _OPEN = """
 DECLARE event_log NO SCROLL CURSOR FOR
 SELECT source, event_id, time, type, subject, sequence::text AS sequence, correlation_id,
@@ -127,7 +128,7 @@ def _event(clinic_id: UUID, row: object) -> AnyEvent:
     found = {
         "specversion": "1.0",
         "clinicid": str(clinic_id),
-        "id": row.event_id,  # type: ignore[attr-defined]  # a row of _READ
+        "id": row.event_id,  # type: ignore[attr-defined]  # a row of _OPEN
         "source": row.source,  # type: ignore[attr-defined]
         "type": row.type,  # type: ignore[attr-defined]
         "time": row.time.isoformat(),  # type: ignore[attr-defined]

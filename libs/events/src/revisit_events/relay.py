@@ -417,7 +417,7 @@ class Relay:
 
 
 async def without_timeout(database: Database, statement: str, *arguments: object) -> int:
-    """Runs a statement that may take as long as it needs; gives how many rows it changed.
+    """Runs a statement that may read whole tables, as long as it takes; gives how many rows it changed.
 
     Args:
         database: With the worker's role.

@@ -36,7 +36,8 @@ SOURCE = "/scoring"
 
 log = structlog.get_logger()
 
-# By their places: marks are only added and taken off, the latter by one leader.
+# By their places in the table, which hold for one statement: no mark is ever updated, and one that was
+# deleted meanwhile (a rebuild does) is passed over.
 _TAKE_CHANGED = """
 DELETE FROM rescore WHERE ctid = ANY (ARRAY (
   SELECT ctid FROM rescore WHERE not_before IS NULL OR not_before <= $2 ORDER BY position LIMIT $1

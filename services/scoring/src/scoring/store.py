@@ -170,6 +170,7 @@ FROM answer_fact AS a LEFT JOIN visit_fact AS v USING (clinic_id, visit_id)
 WHERE clinic_id = $1 AND answered_at >= $2 AND answered_at < $3
   AND ($4::uuid IS NULL OR coalesce(v.practitioner_id, a.practitioner_id) = $4)
 """
+# IN is answered by one reading of the clinic's answers; EXISTS, planned for few, by one for each link.
 _RESPONSES = """
 SELECT count(*) AS n, count(*) FILTER (WHERE answered) AS hits FROM (
   SELECT DISTINCT about_id, about_id IN (

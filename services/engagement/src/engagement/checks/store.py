@@ -93,15 +93,17 @@ async def lock_checks(
     connection: AsyncConnection, checks: Sequence[DueCheck], now: datetime
 ) -> list[DueCheck]:
     """Those of the checks that are still due and that nobody else holds, locked, earliest first."""
-    # LATERAL is one look at the key a check, by any plan: a join may read all that is due.
+    # LATERAL is one look a check, where a join may read all that is due; by the key, since no other index
+    # can serve a condition on an expression.
     rows = await connection.execute(
         sa.text("""
             SELECT t.clinic_id, t.patient_id, t.check_at
             FROM unnest(CAST(:clinics AS uuid[]), CAST(:patients AS uuid[]))
                 AS u (clinic_id, patient_id)
             CROSS JOIN LATERAL (
-                SELECT * FROM two_z
-                WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id AND check_at <= :now
+                SELECT clinic_id, patient_id, check_at FROM two_z
+                WHERE clinic_id = u.clinic_id AND patient_id = u.patient_id
+                    AND coalesce(check_at, 'infinity') <= :now
                 FOR UPDATE SKIP LOCKED
             ) AS t
         """),
