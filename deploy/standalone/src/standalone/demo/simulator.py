@@ -44,7 +44,7 @@ SHORTEST_GAP_DAYS = 2.0
 REBOOKED_SHARE = 0.6
 """Assumed: who comes again at all; no public set says it of private clinics."""
 ANSWER_SHARE = 0.26
-"""Of surveys: the response rate of HCAHPS, the patient survey of hospitals in the USA, in 2017."""
+"""Of surveys: the patient survey of hospitals in the USA, HCAHPS, had 26.7 % in 2017 and 25 % in 2019."""
 CSAT_SHARES: tuple[tuple[int, float], ...] = (
     (5, 0.68),
     (4, 0.173),
