@@ -49,6 +49,9 @@ def main() -> int:
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     serve = commands.add_parser("serve", help="serve everything in the foreground")
     serve.add_argument("--port", type=int, default=8080, help="0 picks a free one")
+    serve.add_argument(
+        "--or-free-port", action="store_true", help="a free port when that one is taken"
+    )
     serve.add_argument("--data-dir", type=Path, required=True)
     serve.add_argument("--ready-file", type=Path, help="appears when everything answers")
     serve.add_argument("--clock", choices=["system", "simulated"], default="system")
@@ -84,6 +87,7 @@ def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _serve(arguments: argparse.Namespace) -> int:
     options = {
         "port": arguments.port,
+        "may_take_another_port": arguments.or_free_port,
         "data_dir": arguments.data_dir.resolve(),
         "ready_file": arguments.ready_file,
         "is_simulated": arguments.clock == "simulated",

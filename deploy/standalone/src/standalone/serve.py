@@ -8,11 +8,12 @@ start sends what is unsent. A signal that comes before all of it runs ends the s
 """
 
 import asyncio
+import errno
 import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +72,7 @@ class ServeOptions:
 
     port: int
     data_dir: Path
+    may_take_another_port: bool = False
     ready_file: Path | None = None
     is_simulated: bool = False
     start: datetime | None = None
@@ -97,7 +99,7 @@ def serve(options: ServeOptions) -> int:
         KafkaUnusable: The Kafka that was named cannot be used.
         Stopped: A signal came before the event loop could take it.
     """
-    with _listening(options.port) as listener:
+    with _listening(options.port, or_free=options.may_take_another_port) as listener:
         keys = Keys(options.data_dir)
         keys.ensure()
         cluster = Cluster(options.data_dir / "postgres")
@@ -112,17 +114,28 @@ def serve(options: ServeOptions) -> int:
 
 
 @contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(port: int, *, or_free: bool) -> Iterator[socket.socket]:
     """Takes the port before anything is started; 0 lets the system choose, and it stays ours."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen(2048)
-        except OSError as error:
+    try:
+        listener = _listen(port)
+    except OSError as error:
+        # Taken here and not found free before: two demos may start in the same second.
+        if not (or_free and error.errno == errno.EADDRINUSE):
             raise PortInUse(f"port {port} cannot be had: {error.strerror}") from error
+        listener = _listen(0)
+    with listener:
         listener.settimeout(0)
         yield listener
+
+
+def _listen(port: int) -> socket.socket:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(2048)
+        stack.pop_all()
+        return listener
 
 
 class _Platform:

@@ -35,7 +35,6 @@ from standalone.demo.timeline import Timeline
 from standalone.demo.vitoria import WrongFile, count_rows, read_appointments
 from standalone.keys import Keys
 from standalone.placement import Placement
-from standalone.postgres import port_is_free
 from standalone.signals import (
     STOP,
     Stopped,
@@ -211,12 +210,12 @@ def _start(
     if options.data_dir is None:
         # As root the cluster lies elsewhere, so it does not go with the scratch folder.
         stack.callback(Placement(data_dir / "postgres").remove)
-    port = options.port if options.port and port_is_free(options.port) else 0
     ready_file = scratch / "ready.json"
     log = stack.enter_context(log_path.open("wb"))
     process = subprocess.Popen(  # noqa: S603  (our own module)
         [
-            *(sys.executable, "-m", "standalone", "serve", "--port", str(port)),
+            *(sys.executable, "-m", "standalone", "serve"),
+            *("--port", str(options.port), "--or-free-port"),
             *("--data-dir", str(data_dir), "--ready-file", str(ready_file)),
             *("--clock", "simulated", "--start", start.isoformat()),
         ],
