@@ -17,8 +17,15 @@ from engagement.tasks.domain import SNOOZE_LIMIT, AttemptResult, NewTask, Outcom
 from engagement.tasks.usecases import open_tasks, record_attempt
 from engagement.two_z import usecases
 from engagement.two_z.domain import ReleaseReason
-from revisit_chassis.db import Database
+from revisit_chassis.db import Database, fetch_value
 from standalone.cluster import Cluster, ServiceDatabase
+
+# Past its fifth use a prepared statement is planned once for all.
+USES_UNTIL_PLANNED = 8
+ROWS_READ = """
+SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::int
+FROM pg_stat_xact_user_tables WHERE relname = 'two_z'
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,18 @@ async def test_check_that_is_wanted_earlier_already_is_held_and_not_written(
     async with world.app.transaction([world.clinic_id]) as repair:
         assert await lock_checks(repair, due, DUE) == due
     assert await world.run("SELECT ctid::text FROM two_z WHERE clinic_id = :clinic_id") == written
+
+
+async def test_locking_a_check_reads_that_check_whatever_else_is_due(world: World) -> None:
+    await world.clinic()
+    checks = [DueCheck(world.clinic_id, uuid.uuid4(), DONE) for _ in range(2_000)]
+    async with world.app.transaction([world.clinic_id]) as connection:
+        for _ in range(USES_UNTIL_PLANNED):
+            assert await lock_checks(connection, checks[:5], DUE) == []
+        await ask_for_checks(connection, [(one.clinic_id, one.patient_id, DONE) for one in checks])
+        before = await fetch_value(connection, ROWS_READ)
+        assert len(await lock_checks(connection, checks[:5], DUE)) == 5
+        assert await fetch_value(connection, ROWS_READ) - before <= 10
 
 
 async def test_at_the_deadline_one_task_is_opened_and_told_of(

@@ -5,15 +5,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revisit_chassis.db import Database
-from revisit_events import rebuild as rebuild_module
+from revisit_chassis.db import Database, fetch_value
 from revisit_events import testing
 from revisit_events.envelope import AnyEvent
-from revisit_events.rebuild import rebuild
+from revisit_events.rebuild import BATCH, rebuild
 from scoring import store
 from scoring.consumers import HANDLERS, PROJECTIONS
 
@@ -186,18 +184,23 @@ async def test_erasure_removes_the_score_at_once(
         assert await store.score_of(connection, clinic_id, PATIENT) is None
 
 
-async def test_rebuild_reads_a_log_of_any_length_clinic_by_clinic(
-    monkeypatch: pytest.MonkeyPatch, database: Database, tell: Tell
+async def test_rebuild_reads_logs_of_several_pages_one_after_another(
+    database: Database, tell: Tell
 ) -> None:
-    clinics = [uuid.uuid4(), uuid.uuid4()]
+    clinics, visits = [uuid.uuid4(), uuid.uuid4()], 2 * BATCH + 1
     for clinic_id in clinics:
-        await tell(*life(clinic_id))
-    monkeypatch.setattr(rebuild_module, "_NEXT", "FETCH 2 FROM event_log")
-    lengths = [len(life(clinic_id)) for clinic_id in clinics]
-    assert min(lengths) > 4
+        await tell(
+            *(
+                testing.visit_completed(clinic_id=clinic_id, visit_id=uuid.uuid4(), time=NOW - DAY)
+                for _ in range(visits)
+            )
+        )
     for _ in range(2):
-        counts = [await rebuild(database, HANDLERS, PROJECTIONS, one, NOW) for one in clinics]
-        assert counts == lengths
+        for clinic_id in clinics:
+            assert await rebuild(database, HANDLERS, PROJECTIONS, clinic_id, NOW) == visits
+            async with database.transaction((clinic_id,)) as connection:
+                kept = await fetch_value(connection, "SELECT count(*) FROM visit_fact")
+            assert kept == visits
 
 
 async def test_rebuild_from_the_event_log_reproduces_every_figure(

@@ -87,7 +87,7 @@ def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _serve(arguments: argparse.Namespace) -> int:
     options = {
         "port": arguments.port,
-        "may_take_another_port": arguments.or_free_port,
+        "or_free_port": arguments.or_free_port,
         "data_dir": arguments.data_dir.resolve(),
         "ready_file": arguments.ready_file,
         "is_simulated": arguments.clock == "simulated",

@@ -72,7 +72,7 @@ class ServeOptions:
 
     port: int
     data_dir: Path
-    may_take_another_port: bool = False
+    or_free_port: bool = False
     ready_file: Path | None = None
     is_simulated: bool = False
     start: datetime | None = None
@@ -99,7 +99,7 @@ def serve(options: ServeOptions) -> int:
         KafkaUnusable: The Kafka that was named cannot be used.
         Stopped: A signal came before the event loop could take it.
     """
-    with _listening(options.port, or_free=options.may_take_another_port) as listener:
+    with _listening(options.port, or_free_port=options.or_free_port) as listener:
         keys = Keys(options.data_dir)
         keys.ensure()
         cluster = Cluster(options.data_dir / "postgres")
@@ -114,13 +114,13 @@ def serve(options: ServeOptions) -> int:
 
 
 @contextmanager
-def _listening(port: int, *, or_free: bool) -> Iterator[socket.socket]:
+def _listening(port: int, *, or_free_port: bool) -> Iterator[socket.socket]:
     """Takes the port before anything is started; 0 lets the system choose, and it stays ours."""
     try:
         listener = _listen(port)
     except OSError as error:
         # Taken here and not found free before: two demos may start in the same second.
-        if not (or_free and error.errno == errno.EADDRINUSE):
+        if not (or_free_port and error.errno == errno.EADDRINUSE):
             raise PortInUse(f"port {port} cannot be had: {error.strerror}") from error
         listener = _listen(0)
     with listener:

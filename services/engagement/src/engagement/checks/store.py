@@ -74,13 +74,7 @@ async def due_checks(connection: AsyncConnection, now: datetime, limit: int) -> 
         """),
         {"now": now, "limit": limit},
     )
-    return sorted(
-        (DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows), key=_in_order
-    )
-
-
-def _in_order(check: DueCheck) -> tuple[datetime, uuid.UUID, uuid.UUID]:
-    return check.check_at, check.clinic_id, check.patient_id
+    return [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
 
 
 async def next_check_at(connection: AsyncConnection) -> datetime | None:
@@ -113,9 +107,8 @@ async def lock_checks(
             "now": now,
         },
     )
-    return sorted(
-        (DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows), key=_in_order
-    )
+    locked = [DueCheck(row.clinic_id, row.patient_id, row.check_at) for row in rows]
+    return sorted(locked, key=lambda check: (check.check_at, check.clinic_id, check.patient_id))
 
 
 async def save_next_checks(
