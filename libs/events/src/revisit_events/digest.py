@@ -25,5 +25,5 @@ def body_digest(event: AnyEvent) -> bytes:
         data = event.data_json()
     else:
         data = encode(event.data)
-    head = f"{contract.TYPE} {event.time_text} {event.sequence} "
+    head = f"{contract.TYPE} {event.time_text} {event.sequence!s} "
     return blake2b(head.encode() + data, digest_size=DIGEST_BYTES).digest()

@@ -75,7 +75,9 @@ class Event(Generic[D_co]):
     @property
     def key(self) -> str:
         """Kafka key: clinic and patient, without a patient clinic and aggregate."""
-        return f"{self.clinic_id}:{getattr(self.data, 'patient_id', None) or self.subject}"
+        about = getattr(self.data, "patient_id", None) or self.subject
+        # Without "!s" each id is asked how to format itself, which costs as much again.
+        return f"{self.clinic_id!s}:{about!s}"
 
     @property
     def time_text(self) -> str:

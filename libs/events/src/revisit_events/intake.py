@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -32,7 +31,7 @@ from revisit_events.group_commit import GroupCommit
 from revisit_events.http import RawRequest
 from revisit_events.intake_metrics import EVENTS, UNKNOWN_FIELDS
 from revisit_events.novelty import Novelty
-from revisit_events.outbox import PUBLISH_GIVEN, message_of, publish
+from revisit_events.outbox import PUBLISH_GIVEN, columns_of, publish
 from revisit_events.reception import (
     Accepted,
     Reception,
@@ -100,13 +99,8 @@ class Outcome:
     refused: list[Refused] = field(default_factory=list)
 
 
-class _Given(NamedTuple):
-    """A valid event, its place in its request, and what is told of the request."""
-
-    event: AnyEvent
-    place: int
-    outcome: Outcome
-
+_Given = tuple[AnyEvent, int, Outcome]
+"""A valid event, its place in its request, and what is told of the request."""
 
 _Claiming = Callable[[AsyncConnection, Sequence[_Given]], Awaitable[list[AnyEvent]]]
 
@@ -219,7 +213,7 @@ class Intake:
         clinics = {reception.clinic_id for reception in receptions}
         outcomes = [Outcome(refused=list(reception.refused)) for reception in receptions]
         given = [
-            _Given(event, index, outcome)
+            (event, index, outcome)
             for reception, outcome in zip(receptions, outcomes, strict=True)
             for index, event in reception.events
         ]
@@ -294,7 +288,7 @@ async def _take(connection: AsyncConnection, given: Sequence[_Given]) -> list[An
     Raises:
         UniqueViolationError: One is not; the transaction is of no use any more.
     """
-    rows = [(*message_of(event), event.source, body_digest(event)) for event, _, _ in given]
+    rows = [(*columns_of(event), event.source, body_digest(event)) for event, _, _ in given]
     await fetch(connection, _TAKE, rows)
     for _, place, outcome in given:
         outcome.accepted.append(place)

@@ -147,7 +147,16 @@ def message_of(event: AnyEvent) -> Message:
     Args:
         event: To be published.
     """
-    return Message(
+    return Message(*columns_of(event))
+
+
+def columns_of(event: AnyEvent) -> tuple[UUID, str, str, str, str, bytes | None]:
+    """Gives the same as a plain tuple, for the intake: naming the parts is a seventh of the work.
+
+    Args:
+        event: To be published.
+    """
+    return (
         event.clinic_id,
         event.topic,
         event.key,

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -41,6 +40,7 @@ _UUID_LENGTH = 36
 _MAX_IDENTIFIER = 64
 _MAX_ATTRIBUTE = 256
 _MAX_SEQUENCE = 2**63 - 1
+_NO_TIME = invalid_attribute("time", "must be an RFC 3339 time with an offset, 1900 to 2199")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Accepted = Mapping[str, type[EventData]]
@@ -125,7 +125,10 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
     if clinic is not None and clinic != clinic_text:
         _same_clinic(clinic, clinic_text)
     given_time: Any = raw.get("time")
-    time = _time(given_time)
+    try:
+        time = read_time(given_time)
+    except PydanticCustomError:
+        raise RefusedError(_NO_TIME) from None
     data, encoded = _data(raw, contract, reception)
     if contract.AGGREGATE_ID == "clinic_id" and data.aggregate_id != clinic_text:
         raise RefusedError(other_clinic())
@@ -240,15 +243,6 @@ def fitting_text(raw: Any, name: str) -> str | None:
 def _is_fit(text: str) -> bool:
     # What is printable has nothing of control, and is known five times as fast.
     return text.isprintable() or _UNFIT.search(text) is None
-
-
-def _time(given: Any) -> datetime:
-    try:
-        return read_time(given)
-    except PydanticCustomError:
-        raise RefusedError(
-            invalid_attribute("time", "must be an RFC 3339 time with an offset, 1900 to 2199")
-        ) from None
 
 
 def _sequence(given: Any) -> int | None:

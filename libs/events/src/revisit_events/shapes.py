@@ -50,10 +50,15 @@ def read(contract: type[D], given: dict[str, Any]) -> tuple[D, bytes]:
     except (msgspec.ValidationError, UnicodeEncodeError):
         pass  # its shape knows why
     else:
-        if _NUL not in encoded and _has_usual_times(contract, given):
+        if not _has_nul(encoded) and _has_usual_times(contract, given):
             return data, encoded
     data = _by_shape(contract, shape_of(contract).model_validate(given))
     return data, encode(data)
+
+
+def _has_nul(encoded: bytes) -> bool:
+    # Nearly no event has anything escaped in it, and a single character is found in a third of the time.
+    return b"\\" in encoded and _NUL in encoded
 
 
 def _has_usual_times(contract: type[EventData], given: Mapping[str, Any]) -> bool:
@@ -64,12 +69,11 @@ def _has_usual_times(contract: type[EventData], given: Mapping[str, Any]) -> boo
     """
     for name in times_of(contract):
         text = given.get(name)
-        if type(text) is str:
-            is_in_utc = text[-1] in "Zz"
-            if len(text) > (_LONGEST_IN_UTC if is_in_utc else _LONGEST_WITH_OFFSET):
-                return False
-            if not is_in_utc and text[-3] != ":":
-                return False
+        if type(text) is str and not (
+            (text[-3] == ":" and len(text) <= _LONGEST_WITH_OFFSET)
+            or (text[-1] in "Zz" and len(text) <= _LONGEST_IN_UTC)
+        ):
+            return False
     return True
 
 
@@ -83,7 +87,7 @@ def read_json(contract: type[D], value: bytes) -> D:
     Raises:
         pydantic.ValidationError: What is wrong with it, for `faults.explain`.
     """
-    if _NUL not in value:
+    if not _has_nul(value):
         try:
             if not value.isascii():
                 value.decode()  # what is in fields that a contract does not know is not looked at else

@@ -97,7 +97,7 @@ async def apply(
     Raises:
         asyncpg.UniqueViolationError: That was wrong, and the transaction has failed.
     """
-    if all(isinstance(event.data, VisitCompleted) for event in events):
+    if all(issubclass(kind, VisitCompleted) for kind in {type(event.data) for event in events}):
         visits_alone = cast("Sequence[Event[VisitCompleted]]", events)
         await _apply_visits(connection, visits_alone, are_new=are_new)
     else:

@@ -316,7 +316,8 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises:
             ValueError: A time has no zone; a time or a day lies outside 1900 to 2199.
         """
-        for name in times_of(type(self)):
+        times, days = _times_and_days_of(type(self))
+        for name in times:
             time = getattr(self, name)
             # In a bound's own year the offset may decide.
             if time is None or (time.tzinfo is UTC and _FIRST_YEAR < time.year < _LAST_YEAR):
@@ -324,7 +325,7 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
             if time.tzinfo is None or not EARLIEST <= time < LATEST:
                 raise ValueError(name)
             msgspec.structs.force_setattr(self, name, time.astimezone(UTC))
-        for name in _days_of(type(self)):
+        for name in days:
             day = getattr(self, name)
             if day is not None and not _FIRST_YEAR <= day.year <= _LAST_YEAR:
                 raise ValueError(name)
@@ -370,8 +371,8 @@ def times_of(contract: type[EventData]) -> tuple[str, ...]:
 
 
 @cache
-def _days_of(contract: type[EventData]) -> tuple[str, ...]:
-    return _fields_of(contract, date)
+def _times_and_days_of(contract: type[EventData]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return times_of(contract), _fields_of(contract, date)
 
 
 def _fields_of(contract: type[EventData], kind: type) -> tuple[str, ...]:
