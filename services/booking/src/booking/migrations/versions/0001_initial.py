@@ -18,7 +18,7 @@ TYPES = (
     """
     CREATE TYPE reported_clinic AS (
       clinic_id uuid, name text, time_zone text, language text, country text, currency text,
-      live_from timestamptz, precedence text
+      live_from interval, precedence text
     )
     """,
     """
@@ -31,13 +31,13 @@ TYPES = (
     """
     CREATE TYPE reported_schedule AS (
       clinic_id uuid, appointment_id uuid, patient_id uuid, practitioner_id uuid, service_code text,
-      specialty_code text, starts_at timestamptz, ends_at timestamptz, booked_at timestamptz,
-      channel text, modality text, no_show_due_at timestamptz, schedule_precedence text
+      specialty_code text, starts_at interval, ends_at interval, booked_at interval,
+      channel text, modality text, no_show_due_at interval, schedule_precedence text
     )
     """,
     """
     CREATE TYPE reported_status AS (
-      clinic_id uuid, appointment_id uuid, patient_id uuid, status text, status_at timestamptz,
+      clinic_id uuid, appointment_id uuid, patient_id uuid, status text, status_at interval,
       cancelled_by text, cancel_reason_code text, is_late_cancellation boolean, marked_by text,
       status_precedence text
     )
@@ -51,8 +51,8 @@ TYPES = (
     """
     CREATE TYPE reported_visit AS (
       clinic_id uuid, visit_id uuid, appointment_id uuid, patient_id uuid, practitioner_id uuid,
-      service_code text, specialty_code text, kind text, outcome text, arrived_at timestamptz,
-      started_at timestamptz, completed_at timestamptz, next_visit_due_on date,
+      service_code text, specialty_code text, kind text, outcome text, arrived_at interval,
+      started_at interval, completed_at interval, next_visit_due_on date,
       referral_reason text, referral_urgency text, charged_minor bigint, cost_minor bigint,
       currency text, precedence text
     )
@@ -60,7 +60,7 @@ TYPES = (
     """
     CREATE TYPE reported_lead AS (
       clinic_id uuid, lead_id uuid, patient_id uuid, channel text, reason_code text,
-      lost_at timestamptz, precedence text
+      lost_at interval, precedence text
     )
     """,
 )
