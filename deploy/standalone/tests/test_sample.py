@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from standalone.demo.happenings import Appointment
+from standalone.demo.happenings import Appointment, Person
 from standalone.demo.simulator import (
     CSAT_SHARES,
     DAYS_A_MONTH,
@@ -173,6 +173,45 @@ def test_shuffled_the_same_is_told_far_out_of_order(tmp_path: Path) -> None:
     assert len(before_booking) > len(cancelled) / 10
 
 
+def missed_at(starts_at: datetime, person: Person) -> Appointment:
+    return Appointment(
+        id=f"A-{starts_at:%d-%H%M}",
+        person=person,
+        practitioner_id="D-1",
+        service_code="general.consultation",
+        specialty_code="general_practice",
+        kind="consultation",
+        booked_at=starts_at - timedelta(hours=1),
+        starts_at=starts_at,
+        minutes=20,
+        end="no_show",
+    )
+
+
+def test_chunks_end_at_the_same_moments_and_hold_what_is_told_then(
+    tmp_path: Path, sample: Sequence[Appointment]
+) -> None:
+    # Twenty minutes, and thirty in which the patient may still come: the software and the timer of the
+    # platform mark it in the same moment.
+    noon = [
+        missed_at(FIRST_DAY.replace(hour=14, minute=10) + timedelta(days=n), sample[0].person)
+        for n in range(3)
+    ]
+    for earlier in (timedelta(hours=1), timedelta(hours=7)):
+        timeline = Timeline(tmp_path / "timeline.db", CLINIC_ID)
+        timeline.fill([missed_at(noon[0].starts_at - earlier, sample[1].person), *noon])
+        ends = {
+            found.event["id"]: end
+            for end, chunk in timeline.chunks(timedelta(hours=12))
+            for found in chunk
+            if found.event is not None
+        }
+        timeline.close()
+        for appointment in noon:
+            told = appointment.starts_at + timedelta(minutes=50)
+            assert ends[f"{appointment.id}:appointment.no_show.v1"] == told
+
+
 def test_shuffled_nothing_is_told_too_late_for_a_message(tmp_path: Path) -> None:
     timeline = Timeline(tmp_path / "timeline.db", CLINIC_ID, shuffle=7, until=END)
     timeline.fill(simulate(patients=250))
@@ -184,11 +223,11 @@ def test_shuffled_nothing_is_told_too_late_for_a_message(tmp_path: Path) -> None
                 continue
             at = datetime.fromisoformat(found.event["time"])
             if found.event["type"] != "appointment.booked.v1":
-                assert end - timedelta(hours=12) <= at < end
+                assert end - timedelta(hours=12) < at <= end
                 continue
             latest = max(latest, end - at)
             starts_at = appointments[found.event["subject"]].starts_at
             # Told a chunk before its reminder leaves, or as soon as it was made.
-            assert end <= starts_at - timedelta(hours=24) or at >= end - timedelta(hours=12)
+            assert end <= starts_at - timedelta(hours=24) or at > end - timedelta(hours=12)
     assert latest > timedelta(days=14)
     timeline.close()

@@ -10,10 +10,11 @@ totals could not be the same. Cancellations, no-shows and visits are never late 
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from uuid import UUID
 
 from revisit_chassis.identifiers import canonical_id
 from standalone.demo.happenings import Appointment, Person, text_of
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,24 +160,25 @@ class Timeline:
     def chunks(self, length: timedelta) -> Iterator[tuple[datetime, list[Happening]]]:
         """Gives what is told up to each end of a chunk that is not empty.
 
+        What is told at the end itself belongs to it: the clock is set to it next, and what is due then must
+        not overtake what the clinic tells in the same moment. Chunks end at multiples of their length,
+        however early the first happening is, so that the clock stands still at the same moments when the
+        same is told in another order.
+
         Args:
             length: Of a chunk.
         """
-        start, last = self.span()
-        start = start.replace(minute=0, second=0, microsecond=0)
         # Shuffled, nothing is in order within a chunk; else a patient comes before all events.
         order = "told_at, place" if self._shuffle is None else "place"
-        while start <= last:
-            first = self._database.execute(
-                "SELECT min(told_at) FROM happening WHERE told_at >= ?", (text_of(start),)
-            ).fetchone()[0]
-            skipped = (datetime.fromisoformat(first) - start) // length
-            start += skipped * length
-            end = start + length
+        told = ""
+        while first := self._database.execute(
+            "SELECT min(told_at) FROM happening WHERE told_at > ?", (told,)
+        ).fetchone()[0]:
+            end = _EPOCH + math.ceil((datetime.fromisoformat(first) - _EPOCH) / length) * length
             rows = self._database.execute(
                 "SELECT event, person.body FROM happening LEFT JOIN person ON person.id = patient "  # noqa: S608
-                f"WHERE told_at >= ? AND told_at < ? ORDER BY {order}",
-                (text_of(start), text_of(end)),
+                f"WHERE told_at > ? AND told_at <= ? ORDER BY {order}",
+                (told, text_of(end)),
             )
             yield (
                 end,
@@ -185,7 +189,7 @@ class Timeline:
                     for event, body in rows
                 ],
             )
-            start = end
+            told = text_of(end)
 
     def ahead(self, now: datetime) -> int:
         """Gives how many appointments are still ahead.
