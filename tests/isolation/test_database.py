@@ -48,7 +48,6 @@ _DELIVERY = {
     "outbox",
     "outbox_unsent",
     "outbox_unsendable",
-    "inbox",
     "dead_letter",
     "idempotency_key",
     "revoked_token",

@@ -90,6 +90,18 @@ def test_key_added_to_the_jwks_is_learned_without_a_restart(
     assert verifier.verify(text).sub == "x"
 
 
+def test_keys_of_unknown_kinds_are_passed_over(
+    keys: Path, clinic_id: uuid.UUID, token: Token
+) -> None:
+    known = jwks_of(keys / "signing.pem")["keys"]
+    strange = [{"kty": "AKP", "kid": "later", "alg": "ML-DSA-44", "pub": "AA"}, {"kty": "OKP"}]
+    (keys / "jwks.json").write_text(json.dumps({"keys": [*strange, *known]}))
+    assert Verifier(str(keys / "jwks.json")).verify(token()).clinic_id == clinic_id
+    (keys / "jwks.json").write_text(json.dumps({"keys": strange}))
+    with pytest.raises(ValueError, match="no key that can be used"):
+        Verifier(str(keys / "jwks.json"))
+
+
 async def test_reading_the_keys_again_keeps_no_other_request_waiting(
     verifier: Verifier, keys: Path, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,8 @@ times = st.datetimes(
     EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None) - timedelta(days=1)
 ).map(lambda time: time.replace(tzinfo=UTC))
 
+traces = st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True)
+
 
 @st.composite
 def events(draw: Callable[..., Any]) -> AnyEvent:
@@ -52,7 +54,7 @@ def events(draw: Callable[..., Any]) -> AnyEvent:
         event,
         correlation_id=draw(st.none() | texts),
         causation_id=draw(st.none() | texts),
-        traceparent=draw(st.none() | texts),
+        traceparent=draw(st.none() | traces),
     )
 
 
@@ -134,6 +136,8 @@ def test_texts_of_precedence_compare_like_what_they_are_made_of(
 def test_precedence_is_total_across_sources_with_the_same_ids() -> None:
     event = testing.visit_completed(id="1", source="//a")
     assert event.precedence < replace(event, source="//b").precedence
+    spaced = [replace(event, id="x y", source="z"), replace(event, id="x", source="y z")]
+    assert len({one.precedence for one in spaced}) == len(spaced)
 
 
 def test_digest_covers_what_is_said_and_nothing_else() -> None:
@@ -211,11 +215,14 @@ def test_events_of_a_request_belong_to_its_trace_unless_they_name_one() -> None:
         take_traceparent(trace.encode())
         event, own = (
             testing.visit_completed(),
-            replace(testing.visit_completed(), traceparent="own"),
+            replace(testing.visit_completed(), traceparent=f"00-{'c' * 32}-{'d' * 16}-00"),
         )
         assert event.traceparent == trace
         assert over_http(replace(event, traceparent=None), "structured").events[0][1] == event
-        assert over_http(own, "structured").events[0][1].traceparent == "own"
+        assert over_http(own, "structured").events[0][1].traceparent == own.traceparent
+        for junk in ("junk", "00-trace", trace.upper()):
+            named = replace(own, traceparent=junk)
+            assert over_http(named, "structured").events[0][1].traceparent == trace
         take_traceparent(b"no trace")
         assert testing.visit_completed().traceparent is None
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from revisit_chassis.clock import SimulatedClock
+from revisit_chassis.pages import encode_cursor
 
 START = "2026-01-15T12:30:00Z"
 BODY = {"appointment_id": "A-1", "patient_id": "P-1", "starts_at": START, "practitioner_id": "D-1"}
@@ -283,6 +284,15 @@ async def test_clinic_by_event_needs_the_right_of_put_its_own_id_and_a_real_zone
     answer = await post_event(client, nowhere)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/data/time_zone")
     assert (await post_event(client, event | {"id": "e-4"})).status_code == 202
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+async def test_cursor_with_a_time_that_is_none_in_utc_is_a_422(
+    client: httpx.AsyncClient, at: str
+) -> None:
+    cursor = encode_cursor((at, str(uuid.uuid4())))
+    answer = await client.get("/v1/rejected-events", params={"cursor": cursor})
+    assert answer.status_code == 422, answer.text
 
 
 async def test_malformed_body_is_400(client: httpx.AsyncClient) -> None:

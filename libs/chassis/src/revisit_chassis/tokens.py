@@ -1,6 +1,7 @@
 """Signed tokens: issued by a command, verified offline against public keys, revoked by a denylist."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -284,4 +285,11 @@ def _public_keys(jwks: str) -> Mapping[str, jwt.PyJWK]:
         content = httpx.get(jwks, timeout=JWKS_TIMEOUT_SECONDS).raise_for_status().json()
     else:
         content = json.loads(Path(jwks).read_text())
-    return {key["kid"]: jwt.PyJWK(key) for key in content["keys"]}
+    found = {}
+    for key in content["keys"]:
+        # A key of a kind that is unknown here is to be passed over (RFC 7517, section 5).
+        with contextlib.suppress(jwt.PyJWTError, KeyError):
+            found[key["kid"]] = jwt.PyJWK(key)
+    if content["keys"] and not found:
+        raise ValueError("the key set holds no key that can be used")
+    return found

@@ -19,4 +19,13 @@ def take_traceparent(header: bytes | None) -> None:
         header: Its `traceparent`.
     """
     text = None if header is None else header.decode("latin-1")
-    _current.set(text if text is not None and _PATTERN.fullmatch(text) else None)
+    _current.set(text if text is not None and is_traceparent(text) else None)
+
+
+def is_traceparent(text: str) -> bool:
+    """Tells whether a text is a `traceparent`.
+
+    >>> is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    True
+    """
+    return _PATTERN.fullmatch(text) is not None

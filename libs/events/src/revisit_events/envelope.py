@@ -21,6 +21,8 @@ D_co = TypeVar("D_co", bound=EventData, covariant=True)
 PLATFORM = UUID(int=0)
 """The `clinicid` of events that belong to no clinic, such as the revocation of a platform token."""
 
+SEPARATOR = "\x1f"
+"""Stands in no id and no source: intake takes no control characters, and `kafka` not this one."""
 _CANONICAL_LENGTH = 27
 
 
@@ -89,9 +91,13 @@ class Event(Generic[D_co]):
     @property
     def precedence(self) -> str:
         """Sortable text: of two events about the same thing, the greater stands."""
-        # Two sources may use the same id: the source keeps the order total.
+        # Two sources may use the same id: the source keeps the order total. Between them stands what
+        # neither may hold.
         return precedence_of(
-            self.time_text, self.sequence, self.data.LIFECYCLE_RANK, f"{self.id} {self.source}"
+            self.time_text,
+            self.sequence,
+            self.data.LIFECYCLE_RANK,
+            f"{self.id}{SEPARATOR}{self.source}",
         )
 
     def data_json(self) -> bytes:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.routing import request_response
@@ -29,6 +29,7 @@ from revisit_chassis.http import (
 from revisit_chassis.pages import Cursor, Limit, Page, encode_cursor, position_of
 from revisit_chassis.problem import FieldError, Problem
 from revisit_events import rejected
+from revisit_events.contracts.fields import Time
 from revisit_events.http import BATCH, STRUCTURED, RawRequest, raw_events
 from revisit_events.intake import Intake, Outcome
 from revisit_events.refusal import Refusal, RefusedError
@@ -36,7 +37,7 @@ from revisit_events.refusal import Refusal, RefusedError
 _may_write = require("events:write")
 _may_read_rejected = Depends(require("rejected-events:read"))
 _may_replay = Depends(require("rejected-events:write"))
-_POSITION = TypeAdapter(tuple[AwareDatetime, UUID])
+_POSITION = TypeAdapter(tuple[Time, UUID])
 
 
 class Taken(BaseModel):

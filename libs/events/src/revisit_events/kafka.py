@@ -17,6 +17,7 @@ from revisit_events.catalog import PUBLISHED, UPCASTERS, schema_path, topic_of, 
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import read_time
 from revisit_events.envelope import (
+    SEPARATOR,
     AnyEvent,
     Event,
     InvalidEvent,
@@ -142,7 +143,7 @@ def _ce_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
 
 def _required(found: Mapping[str, str], name: str) -> str:
     text = found.get(name)
-    if not text or "\0" in text:
+    if not text or "\0" in text or SEPARATOR in text:
         raise InvalidEvent(f"{name} is missing or no valid text")
     return text
 

@@ -69,10 +69,10 @@ async def clinics_of_log(worker_database: Database) -> list[UUID]:
     """Gives the clinics that the event log speaks of.
 
     Args:
-        worker_database: With the worker's role, which sees all of them.
+        worker_database: With the worker's role, which may list them and sees the events of those it names.
     """
     async with worker_database.connect() as connection:
-        rows = await connection.exec_driver_sql("SELECT DISTINCT clinic_id FROM inbox ORDER BY 1")
+        rows = await connection.exec_driver_sql("SELECT * FROM clinics_of_inbox() ORDER BY 1")
         return [row[0] for row in rows]
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, to_json
 
 from revisit_chassis.identifiers import DriverUuid, canonical_id
-from revisit_chassis.trace import current_traceparent
+from revisit_chassis.trace import current_traceparent, is_traceparent
 from revisit_events.catalog import CATALOG, upcast
 from revisit_events.contracts import EventData
 from revisit_events.contracts.fields import read_time
@@ -142,8 +142,7 @@ def _event(raw: Any, clinic_text: str, accepted: Accepted, reception: Reception)
         _sequence(raw["sequence"]) if "sequence" in raw else None,
         _optional_text(raw, "correlationid") if "correlationid" in raw else None,
         _optional_text(raw, "causationid") if "causationid" in raw else None,
-        (_optional_text(raw, "traceparent") if "traceparent" in raw else None)
-        or reception.traceparent,
+        (_trace(raw) if "traceparent" in raw else None) or reception.traceparent,
         encoded,
         time_text_as_given(given_time),
     )
@@ -226,6 +225,12 @@ def _text(raw: dict[str, Any], name: str) -> str:
 
 def _optional_text(raw: dict[str, Any], name: str) -> str | None:
     return None if raw.get(name) is None else _text(raw, name)
+
+
+def _trace(raw: dict[str, Any]) -> str | None:
+    """Gives the trace that an event names; what is none is no trace, and no fault of the fact's."""
+    given = _optional_text(raw, "traceparent")
+    return given if given is not None and is_traceparent(given) else None
 
 
 def fitting_text(raw: Any, name: str) -> str | None:

@@ -7,7 +7,7 @@ Partitions are made and dropped by functions of the owner (the service's users o
 them under one advisory lock: two workers at midnight, or a consumer and the upkeep, take turns.
 """
 
-from revisit_chassis.tenancy import Operations, Roles, protect
+from revisit_chassis.tenancy import Operations, Roles, list_clinics, protect
 from revisit_events import intake_tables
 
 _TABLES = """
@@ -292,8 +292,8 @@ def create(op: Operations, roles: Roles, *, with_intake: bool = False) -> None:
 
 
 def _grant_event_log(op: Operations, roles: Roles) -> None:
-    """Lets the worker list the clinics of the event log, for a rebuild."""
-    op.execute(f'CREATE POLICY inbox_worker ON inbox FOR SELECT TO "{roles.worker}" USING (true)')
+    """Lets the worker list the clinics of the event log, for a rebuild; it reads those that it names."""
+    list_clinics(op, "inbox", roles)
 
 
 def _run(op: Operations, script: str, separator: str, keep: str = "") -> None:

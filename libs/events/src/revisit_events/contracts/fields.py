@@ -137,10 +137,16 @@ def _is_plain_time(given: str) -> bool:
     """
     length = len(given)
     return (
-        (length == 25 and given[22] == ":")  # noqa: PLR2004
+        (length == 25 and given[22] == ":" and given[23] < "6")  # noqa: PLR2004
         or (length == 20 and given[19] == "Z")  # noqa: PLR2004
         or (length == 27 and given[26] == "Z" and given[19] == ".")  # noqa: PLR2004
-        or (length == 32 and given[29] == ":" and given[19] == "." and given[26] in "+-")  # noqa: PLR2004
+        or (
+            length == 32  # noqa: PLR2004
+            and given[29] == ":"
+            and given[30] < "6"
+            and given[19] == "."
+            and given[26] in "+-"
+        )
     ) and (given[4] == "-" == given[7] and given[10] == "T" and given[13] == ":" == given[16])
 
 
