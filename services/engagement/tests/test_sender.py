@@ -68,14 +68,15 @@ async def quiet(clinic: Practice, _: uuid.UUID) -> None:
     clinic.clock.set(clinic.clock.now() + 11 * HOUR)
 
 
-async def released(clinic: Practice, patient: uuid.UUID) -> None:
+async def released(clinic: Practice, patient: uuid.UUID, reason: str = "moved_away") -> None:
     await clinic.execute(
         "INSERT INTO release (clinic_id, release_id, patient_id, reason, released_at, recorded_by,"
-        " approved_by) VALUES ($1, $2, $3, 'moved_away', $4, 'anna', 'boris')",
+        " approved_by) VALUES ($1, $2, $3, $5, $4, 'anna', 'boris')",
         clinic.clinic_id,
         uuid.uuid4(),
         patient,
         clinic.clock.now(),
+        reason,
     )
 
 
@@ -301,8 +302,8 @@ async def cut_off(clinic: Practice, _: uuid.UUID, __: uuid.UUID) -> None:
     clinic.feed = NOTHING_HEARD
 
 
-async def released_now(clinic: Practice, patient: uuid.UUID, _: uuid.UUID) -> None:
-    await released(clinic, patient)
+async def died(clinic: Practice, patient: uuid.UUID, _: uuid.UUID) -> None:
+    await released(clinic, patient, "died")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ async def released_now(clinic: Practice, patient: uuid.UUID, _: uuid.UUID) -> No
         (of_another, "dropped", "appointment_unknown"),
         (erased_too, "dropped", "patient_erased"),
         (refused_both, "dropped", "consent_refused"),
-        (released_now, "dropped", "released"),
+        (died, "dropped", "released"),
         (paused_now, "scheduled", "paused"),
         (cut_off, "scheduled", "feed_behind"),
     ],
@@ -337,6 +338,31 @@ async def test_change_while_others_are_called_is_seen_before_the_call(
     message = next(one for one in await clinic.messages() if one.patient_id == anna)
     assert (message.state, message.reason) == (state, reason)
     assert MAIL not in [one.to for one in clinic.mail.calls]
+
+
+async def test_who_is_released_is_reminded_of_an_appointment_that_stands(clinic: Practice) -> None:
+    anna = await clinic.patient(email=MAIL)
+    await clinic.visit(anna)
+    await clinic.appointment(anna)
+    await released(clinic, anna, "treatment_ended")
+    await clinic.run()
+    ended = {one.journey: (one.state, one.reason) for one in await clinic.messages()}
+    assert ended == {"reminder": ("sent", None), "follow-up": ("dropped", "released")}
+
+
+async def test_refused_reminder_is_a_call_at_once_and_before_the_appointment(
+    clinic: Practice,
+) -> None:
+    anna = await clinic.patient(phone=PHONE)
+    appointment = await clinic.appointment(anna)
+    clinic.sms.answers = [REJECTED]
+    await clinic.run()
+    (task,) = await clinic.execute("SELECT reason, next_at, due_at FROM task")
+    (row,) = await clinic.execute(
+        "SELECT starts_at FROM appointment WHERE appointment_id = $1", appointment
+    )
+    assert task.reason == "unreachable"
+    assert task.next_at <= clinic.clock.now() < task.due_at < row.starts_at
 
 
 async def test_address_that_changes_before_the_call_gets_the_letter(clinic: Practice) -> None:

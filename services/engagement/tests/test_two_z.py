@@ -314,6 +314,45 @@ async def test_release_ends_scheduled_messages_with_their_reason(
     assert rows[0].decision["checks"][0]["detail"] == "released: moved_away"
 
 
+@pytest.mark.parametrize(
+    ("legal_class", "waiting_for", "reason", "state", "told"),
+    [
+        ("care", "answer", ReleaseReason.MOVED_AWAY, "uncertain", 1),
+        ("care", "provider", ReleaseReason.MOVED_AWAY, "dropped", 0),
+        ("service", None, ReleaseReason.MOVED_AWAY, "scheduled", 0),
+        ("service", None, ReleaseReason.DIED, "dropped", 0),
+    ],
+)
+async def test_release_tells_of_doubt_and_spares_what_is_said_of_an_appointment(
+    world: World,
+    patient: uuid.UUID,
+    legal_class: str,
+    waiting_for: str | None,
+    reason: ReleaseReason,
+    state: str,
+    told: int,
+) -> None:
+    await world.run(
+        """
+        INSERT INTO message (clinic_id, message_id, patient_id, journey, step, subject_id, occurrence,
+            legal_class, state, due_at, expires_at, channel, waiting_for, retry_at, calls)
+        VALUES (:clinic_id, :id, :patient, 'follow-up', 'csat', :id, '', :legal_class, 'scheduled',
+            :due, :expires, 'sms', :waiting_for, :retry_at, 1)
+        """,
+        id=uuid.uuid4(),
+        patient=patient,
+        legal_class=legal_class,
+        due=DONE + DAY,
+        expires=DONE + 3 * DAY,
+        waiting_for=waiting_for,
+        retry_at=DONE + DAY if waiting_for else None,
+    )
+    await world.release(patient, reason)
+    (message,) = await world.run("SELECT state FROM message")
+    failed = await world.run("SELECT event_id FROM outbox WHERE topic = 'message.failed'")
+    assert (message.state, len(failed)) == (state, told)
+
+
 async def test_erased_patient_is_released_and_never_gets_a_task(
     world: World, patient: uuid.UUID
 ) -> None:

@@ -228,6 +228,12 @@ def test_acute_referral_is_due_sooner_and_comes_first() -> None:
     assert acute is not None
     assert acute.due_at < calm.due_at
     assert acute.priority > calm.priority
+    # A call after an ordinary one asks how it went: not before. An acute one cannot begin too soon.
+    assert (calm.not_before, acute.not_before) == (calm.due_at, DUE)
+    noted = replace(FACTS, visit=acute_visit, previous=previous("not_reached"), task_count=1)
+    again = judge(noted, DUE + timedelta(days=2)).open
+    assert again is not None
+    assert again.not_before == again.due_at == DUE + timedelta(days=5)
 
 
 def previous(outcome: str | None, escalation: int = 0) -> PreviousTask:

@@ -116,6 +116,7 @@ async def on_complaint_opened(
             subject_id=e.data.complaint_id,
             due_at=e.time + CALL_AFTER_LOW_SCORE,
             opened_at=e.time,
+            not_before=e.time,
         )
         for e in events
         if e.data.patient_id is not None

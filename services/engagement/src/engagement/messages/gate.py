@@ -80,7 +80,7 @@ class Situation:
         reachable: Channels for which the patient left an address.
         consent: What stands for (purpose, channel): `granted` or `refused`.
         is_erased: Whether the patient was erased.
-        is_released: Whether no further contact is owed to the patient.
+        is_released: Whether a message of this class is more than is owed to the patient.
         pauses: Scopes paused in the clinic.
         sent_on_day: Capped messages this patient got on the local day of `now`.
         needs_appointment: Whether the message depends on an appointment.

@@ -6,12 +6,15 @@ The ids of events and tasks come from the message's, so that telling twice tells
 from datetime import datetime, timedelta
 
 from engagement.messages.content import MessageFacts
+from engagement.messages.queries import SentMessage
 from engagement.tasks.domain import NewTask, Reason
+from revisit_chassis.db import Row
 from revisit_events.contracts import MessageDelivered, MessageFailed, MessageSent
 from revisit_events.envelope import AnyEvent, new_event
 
 SOURCE = "/engagement"
 _CALL_WITHIN = timedelta(days=1)
+_BEFORE_APPOINTMENT = timedelta(hours=1)
 
 
 def sent(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
@@ -97,6 +100,27 @@ def delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> Any
     )
 
 
+def facts_of(row: SentMessage | Row) -> MessageFacts:
+    """What notices name of a stored message; a text is never made of it.
+
+    Args:
+        row: With the message's keys, journey, class and subject.
+    """
+    return MessageFacts(
+        clinic_id=row.clinic_id,
+        message_id=row.message_id,
+        patient_id=row.patient_id,
+        journey=row.journey,
+        legal_class=row.legal_class,
+        subject_id=row.subject_id,
+        clinic_name="",
+        time_zone="UTC",
+        language="en",
+        completed_at=None,
+        starts_at=None,
+    )
+
+
 def unreachable(facts: MessageFacts, at: datetime) -> NewTask:
     """Somebody is to find another way to the patient."""
     return _task(facts, Reason.UNREACHABLE, at)
@@ -108,11 +132,16 @@ def uncertain(facts: MessageFacts, at: datetime) -> NewTask:
 
 
 def _task(facts: MessageFacts, reason: Reason, at: datetime) -> NewTask:
+    due_at = at + _CALL_WITHIN
+    if facts.starts_at is not None:
+        # After the appointment nobody needs to hear of it any more.
+        due_at = max(at, min(due_at, facts.starts_at - _BEFORE_APPOINTMENT))
     return NewTask(
         clinic_id=facts.clinic_id,
         patient_id=facts.patient_id,
         reason=reason,
         subject_id=facts.message_id,
-        due_at=at + _CALL_WITHIN,
+        due_at=due_at,
         opened_at=at,
+        not_before=at,
     )

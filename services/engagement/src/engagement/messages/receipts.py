@@ -14,9 +14,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engagement.messages import notices, queries
-from engagement.messages.content import MessageFacts
 from engagement.messages.domain import MessageState
-from engagement.messages.queries import SentMessage
 from engagement.tasks.usecases import close_tasks_about, open_tasks
 from revisit_events.outbox import publish
 
@@ -97,7 +95,7 @@ async def take_receipt(
     if changed is None:
         return False
     await queries.save_delivery(connection, clinic_id, message_id, delivery, now)
-    facts, channel = _facts(found), found.channel or "unknown"
+    facts, channel = notices.facts_of(found), found.channel or "unknown"
     events = []
     if changed.is_sent_now:
         events.append(notices.sent(facts, found.step, channel, found.decided_at or now))
@@ -114,20 +112,3 @@ async def take_receipt(
     if delivery is Delivery.FAILED:
         await open_tasks(connection, [notices.unreachable(facts, now)], now)
     return True
-
-
-def _facts(row: SentMessage) -> MessageFacts:
-    """What notices name; a text is never made of it."""
-    return MessageFacts(
-        clinic_id=row.clinic_id,
-        message_id=row.message_id,
-        patient_id=row.patient_id,
-        journey=row.journey,
-        legal_class=row.legal_class,
-        subject_id=row.subject_id,
-        clinic_name="",
-        time_zone="UTC",
-        language="en",
-        completed_at=None,
-        starts_at=None,
-    )

@@ -111,7 +111,8 @@ class NewTask:
 
     Args:
         subject_id: What it is about: an appointment, a visit, a message, a survey.
-        due_at: When the first contact is due.
+        due_at: By when the first contact is to be made.
+        not_before: From when it may be made; when left out it is made when it is due.
         opened_at: When it came to be; the caller's `now` when left out.
         occurrence: Tells apart tasks about the same subject for the same reason.
         escalation: How many tasks before this one ran out of time.
@@ -124,6 +125,7 @@ class NewTask:
     subject_id: uuid.UUID
     due_at: datetime
     opened_at: datetime | None = None
+    not_before: datetime | None = None
     occurrence: int = 0
     escalation: int = 0
     urgency: str | None = None

@@ -57,15 +57,15 @@ _INSERT = sa.text("""
         opened_at, due_at, next_at, expires_at
     )
     SELECT u.clinic_id, u.task_id, u.patient_id, u.reason, u.subject_id, u.escalation, u.priority,
-        u.opened_at, u.due_at, u.due_at, u.expires_at
+        u.opened_at, u.due_at, u.next_at, u.expires_at
     FROM unnest(
         CAST(:clinics AS uuid[]), CAST(:ids AS uuid[]), CAST(:patients AS uuid[]),
         CAST(:reasons AS text[]), CAST(:subjects AS uuid[]), CAST(:escalations AS smallint[]),
         CAST(:priorities AS smallint[]), CAST(:opened AS timestamptz[]),
-        CAST(:due AS timestamptz[]), CAST(:expires AS timestamptz[])
+        CAST(:due AS timestamptz[]), CAST(:next AS timestamptz[]), CAST(:expires AS timestamptz[])
     ) AS u (
         clinic_id, task_id, patient_id, reason, subject_id, escalation, priority,
-        opened_at, due_at, expires_at
+        opened_at, due_at, next_at, expires_at
     )
     WHERE NOT EXISTS (
         SELECT FROM patient AS p WHERE p.clinic_id = u.clinic_id
@@ -93,6 +93,7 @@ async def insert_tasks(
             "priorities": [row.priority for row in rows],
             "opened": [row.opened_at or now for row in rows],
             "due": [row.due_at for row in rows],
+            "next": [row.not_before or row.due_at for row in rows],
             "expires": [row.expires_at for row in rows],
         },
     )
@@ -274,9 +275,9 @@ async def claim_next(
     real_now: datetime,
     claimed_until: datetime,
 ) -> Task | None:
-    """The most pressing task that is due and unclaimed, now claimed; None when there is none.
+    """The most pressing task that may be worked and is unclaimed, now claimed; None when there is none.
 
-    Business time (`now`) decides what is due, real time (`real_now`) whose claim has run out.
+    Business time (`now`) decides what may be worked, real time (`real_now`) whose claim has run out.
     Without `reasons` a task of any reason will do.
     """
     row = (

@@ -28,7 +28,7 @@ task = sa.Table(
     sa.Column("priority", sa.SmallInteger, nullable=False),
     sa.Column("opened_at", TIME, nullable=False),
     sa.Column("due_at", TIME, nullable=False),
-    # When to work it next: `due_at`, moved on by every snooze.
+    # From when to work it: at once or when it is due, moved on by every snooze.
     sa.Column("next_at", TIME, nullable=False),
     sa.Column("expires_at", TIME, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),

@@ -218,25 +218,30 @@ def _mending_task(
     facts: Facts, visit: LastVisit, at: datetime, pending_at: datetime | None
 ) -> NewTask:
     reason, subject_id, due_at = _cause(facts, visit, at)
+    is_acute = reason is Reason.REFERRED_OUT and visit.referral_urgency == ACUTE
+    not_before = at if is_acute else due_at
     if pending_at is not None:
         # The patient was here today: reception books until the end of the day, then it is a call.
-        due_at = max(due_at, pending_at)
+        not_before = max(not_before, pending_at)
     previous, escalation = facts.previous, 0
     if previous is not None and (previous.closed_at or at) >= visit.completed_at:
         # Somebody has been in touch since the visit: what came of it says when to be in touch
         # again.
         if previous.is_expired(at):
-            due_at, escalation = at, previous.escalation + 1
+            due_at = not_before = at
+            escalation = previous.escalation + 1
         elif previous.outcome == Outcome.WRONG_NUMBER:
             reason = Reason.UNREACHABLE
-        due_at = max(due_at, at + NEXT_CONTACT_AFTER.get(previous.outcome or "", timedelta()))
+        wait = NEXT_CONTACT_AFTER.get(previous.outcome or "", timedelta())
+        not_before = max(not_before, at + wait)
     return NewTask(
         clinic_id=facts.clinic_id,
         patient_id=facts.patient_id,
         reason=reason,
         subject_id=subject_id,
-        due_at=due_at,
+        due_at=max(due_at, not_before),
         opened_at=at,
+        not_before=not_before,
         occurrence=facts.task_count,
         escalation=escalation,
         urgency=visit.referral_urgency if reason is Reason.REFERRED_OUT else None,

@@ -259,7 +259,15 @@ async def _end_contact(
         )
     withheld = GateCheck("release", Verdict.DROP, f"released: {release.reason}", "released")
     decision = Decision(Verdict.DROP, "released", None, None, (withheld,))
-    ending = Ending(clinic_id, patient_id, "released", decision_json(decision, now), now)
+    ending = Ending(
+        clinic_id,
+        patient_id,
+        "released",
+        decision_json(decision, now),
+        now,
+        # An appointment that stands is still theirs; who has opted out has refused above.
+        spares_service=release.reason is not ReleaseReason.DIED,
+    )
     await end_messages(connection, [ending])
 
 
