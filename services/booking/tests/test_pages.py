@@ -31,11 +31,12 @@ def issue(client: httpx.AsyncClient, clock: SimulatedClock, store: Any) -> Issue
         language: str = "ru",
         lasts: timedelta = timedelta(hours=3),
         book: bool = True,
+        token: str | None = None,
     ) -> str:
         if book:
             body = {"appointment_id": "A-1", "patient_id": "P-1", "starts_at": START}
             assert (await client.post("/v1/appointments", json=body)).status_code == 201
-        token = f"{purpose}-{uuid.uuid4().hex[:12]}"
+        token = token or f"{purpose}-{uuid.uuid4().hex[:12]}"
         link = testing.link_issued(
             clinic_id=store.clinic_id,
             purpose=purpose,
@@ -162,7 +163,10 @@ async def test_confirmed_appointment_can_be_confirmed_again_by_link(
 async def test_unknown_link_is_a_page_in_the_readers_language(
     client: httpx.AsyncClient, token: str
 ) -> None:
-    for language, words in (("ru-RU,ru;q=0.9", "Такой ссылки нет"), ("de", "no such link")):
+    for language, words in (
+        ("ru-RU,ru;q=0.9", "Попробовать ещё раз"),
+        ("de", "Try again"),
+    ):
         headers = {"Accept-Language": language}
         for answer in (
             await client.get(f"/a/{token}", headers=headers),
@@ -170,7 +174,16 @@ async def test_unknown_link_is_a_page_in_the_readers_language(
         ):
             assert answer.status_code == 404
             assert answer.headers["content-type"].startswith("text/html")
-            assert words in answer.text
+            assert f'<a href="">{words}</a>' in answer.text
+            assert answer.headers["retry-after"] == "30"
+
+
+async def test_link_is_known_as_soon_as_its_event_has_arrived(
+    client: httpx.AsyncClient, issue: Issue
+) -> None:
+    early = await client.get("/a/fresh", headers={"Accept-Language": "ru"})
+    assert (early.status_code, "подождите минуту" in early.text) == (404, True)
+    assert (await client.get(await issue("confirm", token="fresh"))).status_code == 200
 
 
 async def test_link_of_an_erased_patient_is_unknown(

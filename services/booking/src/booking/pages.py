@@ -27,6 +27,7 @@ from revisit_chassis.http import ChassisDep, ChassisState, ClockDep
 from revisit_events.envelope import time_text
 
 MAX_FORM_BYTES = 4096
+UNKNOWN_RETRY_SECONDS = 30
 HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -185,9 +186,13 @@ def _what_is_true(appointment: Appointment, texts: Texts, *, is_coming: bool) ->
 
 
 def _unknown(request: Request) -> Response:
+    """A link that does not exist looks the same as one whose `link.issued` has not arrived."""
     wanted = request.headers.get("accept-language", "").partition(",")[0]
     language = language_of(wanted.partition(";")[0].strip())
-    return _render(language, None, TEXTS[language].unknown, None, status=404)
+    texts = TEXTS[language]
+    page = _render(language, None, texts.unknown, None, hint=texts.unknown_hint, status=404)
+    page.headers["Retry-After"] = str(UNKNOWN_RETRY_SECONDS)
+    return page
 
 
 def _render(
@@ -201,6 +206,7 @@ def _render(
     shown: str | None = None,
     reasons: object = None,
     reason: str | None = None,
+    hint: str | None = None,
     status: int = 200,
 ) -> Response:
     texts = TEXTS[language]
@@ -214,6 +220,8 @@ def _render(
         shown=shown,
         reasons=reasons,
         reason=reason,
+        hint=hint,
+        try_again=texts.try_again,
         reason_label=texts.reason_label,
         call_us=texts.call_us,
     )

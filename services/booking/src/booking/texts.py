@@ -33,6 +33,8 @@ class Texts:
     over: str
     expired: str
     unknown: str
+    unknown_hint: str
+    try_again: str
     call_us: str
 
 
@@ -88,7 +90,12 @@ RUSSIAN = Texts(
     begun="Этот приём уже начался или прошёл.",
     over="Эту запись уже нельзя изменить по ссылке.",
     expired="Срок действия ссылки истёк.",
-    unknown="Такой ссылки нет.",
+    unknown="Мы пока не знаем этой ссылки",
+    unknown_hint=(
+        "Если сообщение пришло только что, подождите минуту и откройте ссылку ещё раз. "
+        "Если не поможет, проверьте, что адрес скопирован целиком."
+    ),
+    try_again="Попробовать ещё раз",
     call_us="Если что-то не так, позвоните в клинику.",
 )
 ENGLISH = Texts(
@@ -143,7 +150,12 @@ ENGLISH = Texts(
     begun="This appointment has begun or is over.",
     over="This appointment cannot be changed by the link any more.",
     expired="This link has expired.",
-    unknown="There is no such link.",
+    unknown="We do not know this link yet",
+    unknown_hint=(
+        "If the message has only just arrived, wait a minute and open the link again. "
+        "If that does not help, check that the whole address was copied."
+    ),
+    try_again="Try again",
     call_us="If something is wrong, please call the clinic.",
 )
 TEXTS: Mapping[str, Texts] = {"ru": RUSSIAN, "en": ENGLISH}
