@@ -193,6 +193,8 @@ def test_environment_of_a_process_is_what_its_settings_take(
     assert settings.public_url.endswith(environment["HEALTH_PORT"])
     listens = settings.port if kind == "api" else settings.worker_port
     assert listens == int(environment["HEALTH_PORT"])
+    # A worker is scraped from outside its container as well.
+    assert settings.host == "0.0.0.0"  # noqa: S104
 
 
 def filled(value: str) -> str:

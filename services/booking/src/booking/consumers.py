@@ -25,11 +25,17 @@ from revisit_events.handlers import Handler
 from revisit_events.revocations import on_token_revoked
 
 KEEP_LINKS = """
-INSERT INTO link (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at)
-SELECT DISTINCT ON (clinic_id, token_hash) *
+INSERT INTO link (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at,
+                  known_start)
+SELECT DISTINCT ON (clinic_id, token_hash) issued.*, planned.starts_at
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::text[], $7::timestamptz[],
             $8::timestamptz[])
   AS issued (clinic_id, token_hash, purpose, appointment_id, patient_id, language, issued_at, expires_at)
+LEFT JOIN LATERAL (
+  SELECT starts_at FROM appointment
+  WHERE appointment.clinic_id = issued.clinic_id AND appointment.appointment_id = issued.appointment_id
+  LIMIT 1
+) AS planned ON true
 ORDER BY clinic_id, token_hash
 ON CONFLICT DO NOTHING
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from booking.domain.appointment import Status
 from booking.domain.link import Answer
 
 FALLBACK_LANGUAGE = "en"
@@ -23,9 +24,17 @@ class Texts:
     done_before: Mapping[Answer, str]
     reason_label: str
     reasons: Mapping[str, str]
+    moved: str
+    moved_meanwhile: str
+    look_again: str
+    to_come: Mapping[Status, str]
+    cancelled: str
+    begun: str
     over: str
     expired: str
     unknown: str
+    unknown_hint: str
+    try_again: str
     call_us: str
 
 
@@ -67,9 +76,26 @@ RUSSIAN = Texts(
         "went_elsewhere": "Иду в другое место",
         "feeling_better": "Стало лучше",
     },
+    moved="Время записи изменилось. Вот новое:",
+    moved_meanwhile=(
+        "Время записи тем временем изменилось, и ваш ответ мы пока не записали. "
+        "Посмотрите, пожалуйста, на новое время и ответьте ещё раз."
+    ),
+    look_again="Посмотрите, пожалуйста, на время записи и ответьте ещё раз.",
+    to_come={
+        Status.BOOKED: "Запись в силе, но пока не подтверждена.",
+        Status.CONFIRMED: "Запись в силе и подтверждена.",
+    },
+    cancelled="Эта запись отменена.",
+    begun="Этот приём уже начался или прошёл.",
     over="Эту запись уже нельзя изменить по ссылке.",
     expired="Срок действия ссылки истёк.",
-    unknown="Такой ссылки нет.",
+    unknown="Мы пока не знаем этой ссылки",
+    unknown_hint=(
+        "Если сообщение пришло только что, подождите минуту и откройте ссылку ещё раз. "
+        "Если не поможет, проверьте, что адрес скопирован целиком."
+    ),
+    try_again="Попробовать ещё раз",
     call_us="Если что-то не так, позвоните в клинику.",
 )
 ENGLISH = Texts(
@@ -110,9 +136,26 @@ ENGLISH = Texts(
         "went_elsewhere": "I am going elsewhere",
         "feeling_better": "I feel better",
     },
+    moved="The time of your appointment has changed. The new time:",
+    moved_meanwhile=(
+        "The time has changed meanwhile, and nothing was done with your answer. "
+        "Please look at the new time and answer once more."
+    ),
+    look_again="Please look at the time of your appointment and answer once more.",
+    to_come={
+        Status.BOOKED: "Your appointment stands, but is not confirmed yet.",
+        Status.CONFIRMED: "Your appointment stands and is confirmed.",
+    },
+    cancelled="This appointment is cancelled.",
+    begun="This appointment has begun or is over.",
     over="This appointment cannot be changed by the link any more.",
     expired="This link has expired.",
-    unknown="There is no such link.",
+    unknown="We do not know this link yet",
+    unknown_hint=(
+        "If the message has only just arrived, wait a minute and open the link again. "
+        "If that does not help, check that the whole address was copied."
+    ),
+    try_again="Try again",
     call_us="If something is wrong, please call the clinic.",
 )
 TEXTS: Mapping[str, Texts] = {"ru": RUSSIAN, "en": ENGLISH}

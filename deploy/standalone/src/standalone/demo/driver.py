@@ -36,6 +36,7 @@ GONE = frozenset({404, 409, 410})
 SURVEY_LINK = re.compile(r"/feedback/s/[\w-]+")
 LINK = re.compile(r"https?://\S+")
 CONFIRM_LINK = re.compile(r"/booking/a/[\w-]+")
+SHOWN_START = re.compile(rb'name="starts_at" value="([^"]+)"')
 
 
 class Refused(RuntimeError):
@@ -238,7 +239,7 @@ class Driver:
                         group.create_task(self._answer(survey.group(0), mood))
                 elif (confirm := CONFIRM_LINK.search(text)) is not None:  # noqa: SIM102
                     if mood.random() < self._plan.confirm_share:
-                        group.create_task(self._follow(confirm.group(0), b""))
+                        group.create_task(self._follow(confirm.group(0)))
 
     async def _answer(self, path: str, mood: Random) -> None:
         csat = mood.choices(*zip(*CSAT_SHARES, strict=True))[0]
@@ -246,11 +247,13 @@ class Driver:
         if await self._follow(path, f"csat={csat}&nps={nps}&comment=".encode()):
             self.tally.answers += 1
 
-    async def _follow(self, path: str, form: bytes) -> bool:
+    async def _follow(self, path: str, form: bytes = b"") -> bool:
         """Opens a page and sends its form; gives whether the page was there and took it."""
         page = await self._client.request("GET", path)
         if page.status in GONE:
             return False
+        if (shown := SHOWN_START.search(page.body)) is not None:
+            form = b"starts_at=" + shown.group(1)
         answer = await self._client.request("POST", path, payload=form, content_type=FORM_TYPE)
         if answer.status in GONE:
             return False

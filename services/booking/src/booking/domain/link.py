@@ -26,8 +26,11 @@ class LinkState(StrEnum):
 
     OPEN = "open"
     USED = "used"
+    """It has acted, and the appointment is still at the time that the answer was about."""
     EXPIRED = "expired"
     OVER = "over"
+    UNSEEN = "unseen"
+    """Open, but the answer was about another time than the appointment is at now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,19 @@ class Link:
     """IANA zones to show times in, the best first: the patient's, then the clinic's."""
     expires_at: datetime
     used_at: datetime | None
+    known_start: datetime | None
+    """The start that the patient knows: as planned when the link came, then as they last answered about."""
+
+    @property
+    def starts_at(self) -> datetime | None:
+        """When the appointment is planned to start now."""
+        schedule = self.appointment.schedule
+        return schedule.starts_at if schedule else None
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the appointment is known to be at another time than the patient knows."""
+        return self.known_start is not None and self.starts_at != self.known_start
 
 
 def answer(
@@ -81,15 +97,39 @@ def answer(
 
 
 def state_of(link: Link, now: datetime) -> LinkState:
-    """What the link can still do at `now`; expiry is exclusive."""
-    if link.used_at is not None:
+    """What the link can still do at `now`; expiry is exclusive.
+
+    A link that was used asks anew when the appointment has moved since: nobody has answered for that time.
+    """
+    is_waiting = is_to_come(link.appointment, now)
+    is_expired = now >= link.expires_at
+    if link.used_at is not None and not (link.is_moved and is_waiting and not is_expired):
         return LinkState.USED
-    if now >= link.expires_at:
+    if is_expired:
         return LinkState.EXPIRED
-    schedule = link.appointment.schedule
-    if link.appointment.status not in OPEN or schedule is None or schedule.starts_at <= now:
-        return LinkState.OVER
-    return LinkState.OPEN
+    return LinkState.OPEN if is_waiting else LinkState.OVER
+
+
+def is_to_come(appointment: Appointment, now: datetime) -> bool:
+    """Whether the patient is still expected, at a time that has not come."""
+    schedule = appointment.schedule
+    return appointment.status in OPEN and schedule is not None and schedule.starts_at > now
+
+
+def stands(link: Link, now: datetime) -> bool:
+    """Whether the appointment is still as the answer by this link left it."""
+    appointment = link.appointment
+    if link.used_at is None or link.is_moved:
+        return False
+    match link.purpose:
+        case Answer.CONFIRM:
+            return appointment.status is Status.CONFIRMED and is_to_come(appointment, now)
+        case Answer.CANCEL:
+            return appointment.status is Status.CANCELLED
+        case Answer.MOVE:
+            return appointment.move_requested_at is not None and is_to_come(appointment, now)
+        case never:
+            assert_never(never)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,15 +52,20 @@ async def link(
         time_zones=tuple(filter(None, (row["patient_time_zone"], row["clinic_time_zone"]))),
         expires_at=row["expires_at"],
         used_at=row["used_at"],
+        known_start=row["known_start"],
     )
 
 
 async def mark_link_used(
-    connection: AsyncConnection, clinic_id: UUID, token_hash: str, now: datetime
+    connection: AsyncConnection,
+    clinic_id: UUID,
+    token_hash: str,
+    now: datetime,
+    starts_at: datetime | None,
 ) -> None:
-    """A link acts once."""
+    """A link acts once for one start."""
     await connection.execute(
         sa.update(tables.link)
         .where(is_row(tables.link, clinic_id, token_hash=token_hash))
-        .values(used_at=now)
+        .values(used_at=now, known_start=starts_at)
     )

@@ -14,7 +14,7 @@ from booking.store import appointments, links
 from booking.usecases.appointments import cancelled_data, confirmed_data
 from booking.usecases.recording import event_of, record
 from booking.usecases.reports import correct_guesses
-from revisit_events.envelope import AnyEvent
+from revisit_events.envelope import AnyEvent, time_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,19 @@ async def use_link(
     clinic_id: UUID,
     token_hash: str,
     reason_code: str | None,
+    shown: str | None,
     now: datetime,
 ) -> tuple[Link, LinkState]:
-    """Follows a link once.
+    """Follows a link, once for a start, and only for the start that the patient has seen.
 
     Args:
         connection: Inside a transaction of the clinic.
         clinic_id: The clinic of the link.
         token_hash: SHA-256 of its token, hexadecimal.
         reason_code: Why, for a cancellation.
+        shown: The start that the page showed, as `time_text` writes it; None where the form did not say
+            (a page of an earlier release, or a program): then it acts only if the start is still the one
+            that the patient knows.
         now: Moment of the tap.
 
     Returns:
@@ -71,18 +75,28 @@ async def use_link(
         raise NotFound("link")
     state = state_of(link, now)
     if state is LinkState.OPEN:
+        if not _has_seen(link, shown):
+            return link, LinkState.UNSEEN
         reply = Reply(
             clinic_id,
             link.appointment.appointment_id,
             link.purpose,
             reason_code,
-            # The clinic system's clock may be ahead; the page has shown what the answer is about.
+            # The clinic system's clock may be ahead; the page has shown the time that stands.
             max(now, link.appointment.status_at or now),
         )
         if not await take_answers(connection, [Received(reply)], now):
             return link, LinkState.OVER
-        await links.mark_link_used(connection, clinic_id, token_hash, now)
+        await links.mark_link_used(connection, clinic_id, token_hash, now, link.starts_at)
     return link, state
+
+
+def _has_seen(link: Link, shown: str | None) -> bool:
+    if link.starts_at is None:
+        return False
+    if shown is None:
+        return link.starts_at == link.known_start
+    return shown == time_text(link.starts_at)
 
 
 def _rounds(received: Sequence[Received]) -> list[list[Received]]:

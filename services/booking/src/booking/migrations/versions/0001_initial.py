@@ -243,6 +243,7 @@ def upgrade() -> None:
         sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("known_start", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("clinic_id", "token_hash", name=op.f("link_pkey")),
     )
     protect(op, "clinic", roles, worker="due")
