@@ -94,7 +94,9 @@ async def crash_amid_links(scene: Scene) -> None:
     links = dict.fromkeys(("link.before_commit", "link.after_commit"), "")
 
     async def have_letters() -> bool:
-        mine = {m.to: m.link for m in scene.platform.providers.delivered() if clinic.owns(m.to)}
+        mine = {
+            m.to: m.link("/s/") for m in scene.platform.providers.delivered() if clinic.owns(m.to)
+        }
         links.update(zip(links, mine.values(), strict=False))
         return all(links.values())
 

@@ -423,6 +423,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "scoring-worker", "F9 poison", "^scoring: dead letters kept: 0 of"
     ),
     "send_before_claim": Mutant("engagement-worker", "F1 amid letters", "has the same message"),
+    "gate_skipped": Mutant("engagement-worker", "F8 disorder", "has a message and refused"),
 }
 
 QUICK = (
