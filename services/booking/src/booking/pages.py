@@ -71,8 +71,8 @@ async def use_link_page(
     try:
         async with state.database.transaction([clinic_id]) as connection:
             link, found = await use_link(connection, clinic_id, token_hash, reason, clock.now())
-            failpoint("link.before_commit")
-        failpoint("link.after_commit")
+            failpoint("answer_link.before_commit")
+        failpoint("answer_link.after_commit")
     except NotFound:
         return _unknown(request)
     if found is LinkState.OPEN:
