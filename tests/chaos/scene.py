@@ -17,12 +17,13 @@ from tests.chaos.checks import Trial
 from tests.chaos.ledger import Clinic, Load
 from tests.chaos.process import SESSION_MS
 from tests.chaos.providers import Misbehaviour
-from tests.chaos.rig import POLL_SECONDS, Platform
+from tests.chaos.rig import POLL_SECONDS, SERVICES, Platform
 
 DEATH_TIMEOUT_SECONDS = 60
 INSIST_SECONDS = 60
 POSTS = 12
 WORKERS = ("booking-worker", "engagement-worker", "feedback-worker", "scoring-worker")
+PROCESSES = tuple(sorted(f"{service}-{kind}" for service in SERVICES for kind in ("api", "worker")))
 
 
 @dataclass(slots=True)
@@ -101,6 +102,8 @@ class Scene:
                     answer = await client.request(method, path, headers=headers, **request)
                 if answer is not None and answer.status_code < 300:
                     return answer
+                if answer is not None and answer.status_code >= 500:
+                    self.load.ledger.server_errors[answer.status_code] += 1
                 if time.monotonic() > deadline:
                     raise AssertionError(f"{method} {path}: {answer and answer.text}")
                 await asyncio.sleep(0.1)
