@@ -22,7 +22,7 @@ from tests.chaos import crashes, outages
 from tests.chaos.asking import asking
 from tests.chaos.checks import TOPIC
 from tests.chaos.ledger import BATCH, SOURCE
-from tests.chaos.poison import handler_kills, poison
+from tests.chaos.poison import handler_always_kills, handler_kills, poison
 from tests.chaos.process import COMMITS_LATE, LATE_SECONDS, PRODUCT_SESSION_MS
 from tests.chaos.rig import CALLBACK_SECRET
 from tests.chaos.scene import POSTS, PROCESSES, Fault, Scene
@@ -370,6 +370,7 @@ SCENARIOS: Mapping[str, Fault] = {
     "F8 clocks": clocks,
     "F9 poison": poison,
     "F9 handler kills": handler_kills,
+    "F9 handler always kills": handler_always_kills,
     "F11 providers fail": providers_fail,
     "F11 receipts repeat": receipts_repeat,
     "F12 two of each": two_of_each,

@@ -50,8 +50,16 @@ class Scene:
         *,
         failpoint: str = "",
         session_ms: int = SESSION_MS,
+        may_die: bool = False,
     ) -> None:
-        """Starts a process again, with its mutant where it has one, and waits until it is ready."""
+        """Starts a process again, with its mutant where it has one, and waits until it is ready.
+
+        Args:
+            name: Of the process.
+            failpoint: Where it is to die.
+            session_ms: After which its group takes it for dead.
+            may_die: Whether it may be dead before it was ever ready.
+        """
         process, mutant = self.mutant
         await asyncio.to_thread(
             self.platform.launch,
@@ -60,7 +68,7 @@ class Scene:
             mutant=mutant if name == process else "",
             session_ms=session_ms,
         )
-        if failpoint:
+        if failpoint or may_die:
             await self._ready_or_dead(name)
         else:
             await self.platform.ready(name)
