@@ -1,8 +1,4 @@
-"""What must hold once the platform is at rest, counted from outside against the ledger.
-
-A finding is `missing` while time may still heal it, and `wrong` when nothing can: a message sent twice
-stays sent twice.
-"""
+"""What must hold once the platform is at rest, counted from outside against the ledger."""
 
 import asyncio
 import itertools
@@ -22,8 +18,10 @@ from aiokafka import AIOKafkaConsumer
 from revisit_chassis.identifiers import canonical_id
 from revisit_events.catalog import topic_of, types_consumed_by
 from revisit_events.topics import dead_letter_topic
+from tests.chaos.findings import Findings
 from tests.chaos.ledger import SERIES_TOPIC, Clinic, Ledger
 from tests.chaos.rig import SERVICES, Platform
+from tests.chaos.unwanted import Unwanted
 
 TOPIC = "visit.completed"
 GROUPS = ("engagement", "feedback", "scoring")
@@ -31,26 +29,6 @@ GROUPS = ("engagement", "feedback", "scoring")
 QUIET_MS = 700
 POLL_SECONDS = 0.5
 REST_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Findings:
-    """What does not hold."""
-
-    missing: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    @property
-    def all(self) -> list[str]:
-        """Everything, the worst first."""
-        return self.wrong + self.missing
-
-    def compare(self, what: str, found: int, wanted: int) -> None:
-        """Notes a number that is too small or too large."""
-        if found < wanted:
-            self.missing.append(f"{what}: {found} of {wanted}")
-        elif found > wanted:
-            self.wrong.append(f"{what}: {found}, but {wanted} are right")
 
 
 @dataclass(slots=True)
@@ -71,6 +49,7 @@ class Trial:
     poison: list[Poison] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     """Addresses that the providers refuse: their messages are dropped, and said to be."""
+    unwanted: Unwanted | None = None
     is_log_lost: bool = False
 
     async def verdict(self, timeout_seconds: float) -> list[str]:
@@ -125,6 +104,8 @@ class Trial:
         if found.all:
             return found
         async with httpx.AsyncClient(timeout=10) as client:
+            if self.unwanted is not None:
+                await self.unwanted.judge_answers(client, found)
             for clinic in self.clinics:
                 await self._answers(client, clinic, found)
             await self._strangers(client, found)
@@ -141,6 +122,8 @@ class Trial:
             owned = any(clinic.owns(message.to) for clinic in self.clinics)
             if owned and message.to not in recipients:
                 found.wrong.append(f"{message.to} has a message and had no visit")
+        if self.unwanted is not None:
+            self.unwanted.judge_deliveries(found)
 
     def _recipients(self) -> set[str]:
         return {

@@ -1,9 +1,11 @@
 """F1: crashes at named places."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
-from tests.chaos.ledger import SOURCE
+from tests.chaos.ledger import SOURCE, Clinic
 from tests.chaos.outages import drop_log
 from tests.chaos.poison import post_poison
 from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
@@ -88,29 +90,92 @@ async def crash_amid_requests(scene: Scene) -> None:
 
 
 async def crash_amid_links(scene: Scene) -> None:
-    """The survey page dies before and after an answer is kept; the patient presses the button again."""
+    """The pages behind links die before and after they keep an answer; the patient presses again."""
     await scene.load.run(2)
     clinic = scene.trial.clinics[0]
-    links = dict.fromkeys(("link.before_commit", "link.after_commit"), "")
+    for number in (1, 2):
+        await scene.load.post_one(clinic, _reminded_now(clinic, number))
+    links: dict[str, list[str]] = {}
 
     async def have_letters() -> bool:
-        mine = {m.to: m.link for m in scene.platform.providers.delivered() if clinic.owns(m.to)}
-        links.update(zip(links, mine.values(), strict=False))
-        return all(links.values())
+        mine = [m for m in scene.platform.providers.delivered() if clinic.owns(m.to)]
+        for page in LINK_FORMS:
+            links[page] = [link for m in mine if (link := m.link(page))][:2]
+        return all(len(found) == 2 for found in links.values())
 
-    await scene.until(have_letters, "a letter with a link")
-    for place, link in links.items():
-        path = "/s/" + link.rpartition("/s/")[2]
-        await scene.insist("feedback", "GET", path, None)
-        answer = scene.insist("feedback", "POST", path, None, data={"csat": "5", "nps": "10"})
-        await scene.crash({"feedback-api": f"{place}:1"}, load=_ignore(answer))
+    await scene.until(have_letters, "a letter with each link")
+    confirmed = await scene.published("booking", "appointment.confirmed")
+    for number, places in enumerate(LINK_PLACES):
+        await asyncio.gather(
+            *(
+                _press(scene, place, links[page][number])
+                for place, page in zip(places, LINK_FORMS, strict=True)
+            )
+        )
     answered = await scene.published("feedback", "survey.answered")
     kinds = await scene.value(
         "feedback",
         "SELECT count(DISTINCT data->>'kind') FROM (SELECT convert_from(data, 'UTF8')::json AS data "
         "FROM outbox WHERE topic = 'survey.answered' AND clinic_id = ANY ($1::uuid[])) AS one",
     )
-    assert answered == len(links) * kinds, f"{answered} answers of {len(links)} patients"
+    assert answered == 2 * kinds, f"{answered} answers of 2 patients"
+    confirmed = await scene.published("booking", "appointment.confirmed") - confirmed
+    assert confirmed == 2, f"{confirmed} confirmations of 2"
+    changed = await scene.published("engagement", "consent.changed")
+    assert changed == 2, f"{changed} refusals of 2"
+
+
+LINK_FORMS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "/s/": ("feedback", {"csat": "5", "nps": "10"}),
+    "/u/": ("engagement", {"wanted": "no"}),
+    "/a/": ("booking", {}),
+}
+"""By page: the service it is of, and what its form says."""
+LINK_PLACES = (
+    (
+        "survey_link.before_commit:1",
+        "preference_link.before_commit:1",
+        "answer_link.before_commit:1",
+    ),
+    ("survey_link.after_commit:1", "preference_link.after_commit:1", "answer_link.after_commit:1"),
+)
+
+
+async def _press(scene: Scene, place: str, link: str) -> None:
+    path = urlsplit(link).path
+    service, form = LINK_FORMS[path[:3]]
+    await scene.insist(service, "GET", path, None)
+    answer = scene.insist(service, "POST", path, None, data=form)
+    await scene.crash({f"{service}-api": place}, load=_ignore(answer))
+
+
+def _reminded_now(clinic: Clinic, number: int) -> dict[str, object]:
+    """An appointment that was booked an hour ago and whose reminder is due now."""
+    starts_at = datetime.now(UTC) + timedelta(hours=24) - timedelta(minutes=1)
+    return _booked(clinic, f"L-{number}", f"P-{number}", starts_at)
+
+
+def _booked(
+    clinic: Clinic, identifier: str, patient: str, starts_at: datetime
+) -> dict[str, object]:
+    booked_at = min(datetime.now(UTC), starts_at) - timedelta(hours=1)
+    return {
+        "specversion": "1.0",
+        "id": f"booked-{identifier}",
+        "source": SOURCE,
+        "type": "appointment.booked.v1",
+        "subject": identifier,
+        "time": booked_at.isoformat(),
+        "clinicid": str(clinic.id),
+        "data": {
+            "appointment_id": identifier,
+            "patient_id": patient,
+            "starts_at": starts_at.isoformat(),
+            "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
+            "booked_at": booked_at.isoformat(),
+            "channel": "call_centre",
+        },
+    }
 
 
 async def crash_amid_due_work(scene: Scene) -> None:
@@ -151,25 +216,9 @@ async def crash_amid_due_work(scene: Scene) -> None:
 
 async def _missed(scene: Scene, identifier: str) -> None:
     """Posts visits, and an appointment whose time has passed without the patient."""
+    clinic = scene.trial.clinics[0]
     starts_at = datetime.now(UTC) - timedelta(hours=3)
-    event = {
-        "specversion": "1.0",
-        "id": f"missed-{identifier}",
-        "source": SOURCE,
-        "type": "appointment.booked.v1",
-        "subject": identifier,
-        "time": (starts_at - timedelta(hours=1)).isoformat(),
-        "clinicid": str(scene.trial.clinics[0].id),
-        "data": {
-            "appointment_id": identifier,
-            "patient_id": "P-1",
-            "starts_at": starts_at.isoformat(),
-            "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
-            "booked_at": (starts_at - timedelta(hours=1)).isoformat(),
-            "channel": "call_centre",
-        },
-    }
-    await scene.load.post_one(scene.trial.clinics[0], event)
+    await scene.load.post_one(clinic, _booked(clinic, identifier, "P-1", starts_at))
     await scene.load.run(POSTS // 2)
 
 

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
 
-from engagement.messages import sender, usecases
+from engagement.messages import judge, sender, usecases
+from engagement.messages.gate import Decision, Situation, Verdict, decide
 from revisit_chassis.clock import Clock
 from revisit_chassis.failpoint import failpoint
 from revisit_events import consumer, dlq, effects, relay
@@ -136,6 +137,18 @@ def send_before_claim() -> None:
     _replace(sender.MessageSender, "run_due", run_due)
 
 
+def gate_skipped() -> None:
+    """Whatever is due leaves by the first address there is, whatever the gate would say."""
+
+    def let_pass(situation: Situation) -> Decision:
+        decision = decide(situation)
+        if not situation.reachable:
+            return decision
+        return Decision(Verdict.SEND, None, min(situation.reachable), None, decision.checks)
+
+    _replace(judge, "decide", let_pass)
+
+
 def _replace(owner: Any, name: str, value: object) -> None:
     if not hasattr(owner, name):
         raise AttributeError(f"{owner} has no {name}: the mutant is stale")
@@ -152,5 +165,6 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         offsets_first,
         dead_letters_swallowed,
         send_before_claim,
+        gate_skipped,
     )
 }

@@ -31,6 +31,8 @@ HANDLER_FAILS = "handler-fails"
 """In the id of an event: no handler can take it."""
 HANDLER_KILLS = "handler-kills"
 """In the id of an event: the first process that handles it dies."""
+ALWAYS_KILLS = "always-kills"
+"""In the id of an event: each process of scoring that handles it dies, and no other handler can take it."""
 COMMITS_LATE = "commits-late"
 """In the id of an event: the transaction in which the intake takes it commits late."""
 _NOTE = """
@@ -48,7 +50,9 @@ def count_effects(service: str) -> None:
     ) -> None:
         await handle(connection, handlers, order, events, now, **how)
         for event in events:
-            if HANDLER_FAILS in event.id:
+            if ALWAYS_KILLS in event.id and service == "scoring":
+                os._exit(failpoint.KILLED)
+            if HANDLER_FAILS in event.id or ALWAYS_KILLS in event.id:
                 raise ValueError("a handler that cannot take this event")
             if HANDLER_KILLS in event.id:
                 _die_once(service, event.id)
@@ -68,8 +72,7 @@ def count_effects(service: str) -> None:
 def _die_once(service: str, event_id: str) -> None:
     """Ends the process unless another one of the service died of this event before.
 
-    For ever it would be a process nobody can help: there is no cure in the platform for a handler that
-    takes its whole process down each time, only the operator's (docs/runbook).
+    One that kills each time is buried in the end (`revisit_events.attempts`); this one is to be applied.
     """
     mark = Path(os.environ["CHAOS_FOLDER"]) / f"{service}-{event_id}.died"
     if not mark.exists():

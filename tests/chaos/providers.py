@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.policy import default as mail_policy
 from typing import Any
 
@@ -23,8 +24,12 @@ class Delivered:
     to: str
     text: str
     key: str
-    link: str = ""
-    """The first link in it."""
+    links: list[str] = field(default_factory=list)
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def link(self, path: str) -> str:
+        """The first link to a page, `/s/` for instance; empty where there is none."""
+        return next((link for link in self.links if path in link), "")
 
 
 @dataclass(slots=True)
@@ -132,7 +137,7 @@ class Providers:
         part = message.get_body(("plain",))
         text = part.get_content() if part is not None else ""
         self.mails.extend(
-            Delivered(to, without_links(text), str(message["Message-ID"]), _link(text))
+            Delivered(to, without_links(text), str(message["Message-ID"]), _links(text))
             for to in envelope.rcpt_tos
         )
         if self.misbehaviour.drop_after_data:
@@ -175,7 +180,7 @@ class Providers:
             return True
         key = headers["idempotency-key"]
         text = request["text"]
-        message = Delivered(request["to"], without_links(text), key, _link(text))
+        message = Delivered(request["to"], without_links(text), key, _links(text))
         self.requests.append(message)
         self.sms.setdefault(key, message)
         if wrong.accept_then_hang:
@@ -191,9 +196,8 @@ def without_links(text: str) -> str:
     return re.sub(r"https?://\S+", "", text)
 
 
-def _link(text: str) -> str:
-    found = re.search(r"https?://\S+", text)
-    return found.group(0) if found else ""
+def _links(text: str) -> list[str]:
+    return re.findall(r"https?://\S+", text)
 
 
 def _hang_up(server: SMTP) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,12 +19,13 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from tests.chaos import crashes, outages
+from tests.chaos.asking import asking
 from tests.chaos.checks import TOPIC
 from tests.chaos.ledger import BATCH, SOURCE
-from tests.chaos.poison import handler_kills, poison
+from tests.chaos.poison import handler_always_kills, handler_kills, poison
 from tests.chaos.process import COMMITS_LATE, LATE_SECONDS, PRODUCT_SESSION_MS
 from tests.chaos.rig import CALLBACK_SECRET
-from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
+from tests.chaos.scene import POSTS, PROCESSES, Fault, Scene
 
 FROZEN_SECONDS = 8
 REJOIN_SECONDS = 6.0
@@ -43,13 +45,14 @@ SELECT (SELECT position FROM visits WHERE event_id = $3) < (SELECT position FROM
 async def kill_at_random(scene: Scene) -> None:
     """Any process, any moment, kill -9; once two at a time."""
     load = asyncio.create_task(scene.load.run(POSTS * 2))
-    for count in (1, 2):
-        await asyncio.sleep(scene.random.uniform(0.1, 0.8))
-        names = scene.random.sample(sorted(set(WORKERS) | {"booking-api", "scoring-api"}), count)
-        for name in names:
-            await asyncio.to_thread(scene.platform.processes[name].kill)
-        await asyncio.gather(*(scene.restart(name) for name in names))
-    await load
+    async with asking(scene):
+        for count in (1, 2):
+            await asyncio.sleep(scene.random.uniform(0.1, 0.8))
+            names = scene.random.sample(PROCESSES, count)
+            for name in names:
+                await asyncio.to_thread(scene.platform.processes[name].kill)
+            await asyncio.gather(*(scene.restart(name) for name in names))
+        await load
 
 
 async def restart_in_turn(scene: Scene) -> None:
@@ -57,12 +60,14 @@ async def restart_in_turn(scene: Scene) -> None:
 
     A client meets a closed port at most: what a stopping process had taken it answers.
     """
-    load = asyncio.create_task(scene.load.run(POSTS * 3))
-    for name in ("booking-api", *WORKERS, "booking-api"):
-        await scene.restart(name)
-    await load
     errors = scene.load.ledger.server_errors
-    assert not errors, f"answers while processes were replaced: {dict(errors)}"
+    before = Counter(errors)
+    load = asyncio.create_task(scene.load.run(POSTS * 3))
+    async with asking(scene):
+        for name in (*PROCESSES, "booking-api"):
+            await scene.restart(name)
+        await load
+    assert errors == before, f"answers while processes were replaced: {dict(errors - before)}"
 
 
 async def freeze(scene: Scene) -> None:
@@ -365,6 +370,7 @@ SCENARIOS: Mapping[str, Fault] = {
     "F8 clocks": clocks,
     "F9 poison": poison,
     "F9 handler kills": handler_kills,
+    "F9 handler always kills": handler_always_kills,
     "F11 providers fail": providers_fail,
     "F11 receipts repeat": receipts_repeat,
     "F12 two of each": two_of_each,
@@ -423,6 +429,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "scoring-worker", "F9 poison", "^scoring: dead letters kept: 0 of"
     ),
     "send_before_claim": Mutant("engagement-worker", "F1 amid letters", "has the same message"),
+    "gate_skipped": Mutant("engagement-worker", "F8 disorder", "has a message and refused"),
 }
 
 QUICK = (

@@ -17,12 +17,13 @@ from tests.chaos.checks import Trial
 from tests.chaos.ledger import Clinic, Load
 from tests.chaos.process import SESSION_MS
 from tests.chaos.providers import Misbehaviour
-from tests.chaos.rig import POLL_SECONDS, Platform
+from tests.chaos.rig import POLL_SECONDS, SERVICES, Platform
 
 DEATH_TIMEOUT_SECONDS = 60
 INSIST_SECONDS = 60
 POSTS = 12
 WORKERS = ("booking-worker", "engagement-worker", "feedback-worker", "scoring-worker")
+PROCESSES = tuple(sorted(f"{service}-{kind}" for service in SERVICES for kind in ("api", "worker")))
 
 
 @dataclass(slots=True)
@@ -49,8 +50,16 @@ class Scene:
         *,
         failpoint: str = "",
         session_ms: int = SESSION_MS,
+        may_die: bool = False,
     ) -> None:
-        """Starts a process again, with its mutant where it has one, and waits until it is ready."""
+        """Starts a process again, with its mutant where it has one, and waits until it is ready.
+
+        Args:
+            name: Of the process.
+            failpoint: Where it is to die.
+            session_ms: After which its group takes it for dead.
+            may_die: Whether it may be dead before it was ever ready.
+        """
         process, mutant = self.mutant
         await asyncio.to_thread(
             self.platform.launch,
@@ -59,7 +68,7 @@ class Scene:
             mutant=mutant if name == process else "",
             session_ms=session_ms,
         )
-        if failpoint:
+        if failpoint or may_die:
             await self._ready_or_dead(name)
         else:
             await self.platform.ready(name)
@@ -101,6 +110,8 @@ class Scene:
                     answer = await client.request(method, path, headers=headers, **request)
                 if answer is not None and answer.status_code < 300:
                     return answer
+                if answer is not None and answer.status_code >= 500:
+                    self.load.ledger.server_errors[answer.status_code] += 1
                 if time.monotonic() > deadline:
                     raise AssertionError(f"{method} {path}: {answer and answer.text}")
                 await asyncio.sleep(0.1)

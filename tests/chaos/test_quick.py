@@ -69,14 +69,15 @@ async def test_loop_closes_from_event_to_care(platform: Platform) -> None:
         await _until(are_reached, "a follow-up for each visit")
         await _until(is_stated, "one patient booked and one with a task")
         letter = next(m for m in platform.providers.delivered() if m.to == mail)
-        assert letter.link.startswith(f"{platform.url('feedback')}/s/")
+        survey = letter.link("/s/")
+        assert survey.startswith(platform.url("feedback"))
 
         async def is_open() -> bool:
-            page = await client.get(letter.link)
+            page = await client.get(survey)
             return page.status_code == httpx.codes.OK and 'name="csat"' in page.text
 
         await _until(is_open, "the survey behind the link")
-        thanks = await client.post(letter.link, data={"csat": "1", "nps": "2"})
+        thanks = await client.post(survey, data={"csat": "1", "nps": "2"})
         assert thanks.status_code in {200, 303}
 
         async def is_cared_for() -> bool:

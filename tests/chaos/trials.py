@@ -10,6 +10,7 @@ from tests.chaos.ledger import Load
 from tests.chaos.rig import Platform
 from tests.chaos.scenarios import MUTANTS, SCENARIOS, visits_of
 from tests.chaos.scene import Scene
+from tests.chaos.unwanted import arrange
 
 CLINICS = 2
 VERDICT_SECONDS = 90.0
@@ -30,7 +31,7 @@ class Outcome:
 
 async def try_faults(platform: Platform, names: Sequence[str], seed: int) -> list[str]:
     """Runs faults one after another on the same clinics; gives what does not hold at the end."""
-    scene = await _scene(platform, seed)
+    scene = await _scene(platform, seed, names[0])
     for name in names:
         started = time.monotonic()
         await scene.register_ahead(visits_of(name))
@@ -46,7 +47,7 @@ async def try_set(platform: Platform, names: Sequence[str], seed: int) -> Outcom
     which of them it was tells a run of each alone (`--match`).
     """
     started = time.monotonic()
-    scene = await _scene(platform, seed)
+    scene = await _scene(platform, seed, names[0])
     found: list[str] = []
     for name in names:
         begun = time.monotonic()
@@ -80,12 +81,9 @@ async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcom
     """
     started = time.monotonic()
     wanted = MUTANTS[mutant]
-    scene = await _scene(platform, seed)
-    scene.mutant = (wanted.process, mutant)
+    scene = await _scene(platform, seed, wanted.fault, (wanted.process, mutant))
     finding: str | None = None
     try:
-        await scene.register_ahead(visits_of(wanted.fault))
-        await scene.restart(wanted.process)
         await SCENARIOS[wanted.fault](scene)
         limit = max(FEWEST_SECONDS, 2 * control.verdict_seconds)
         finding = await scene.trial.catches(wanted.finding, limit)
@@ -102,7 +100,15 @@ async def try_mutant(platform: Platform, mutant: str, seed: int, control: Outcom
     return Outcome(f"mutant {mutant}", control.passed and bool(finding), seconds, detail)
 
 
-async def _scene(platform: Platform, seed: int) -> Scene:
+async def _scene(
+    platform: Platform, seed: int, first: str, mutant: tuple[str, str] = ("", "")
+) -> Scene:
+    """Clinics for a trial, with what its first fault needs; the defect is there before anything is due."""
     clinics = await platform.register_clinics(CLINICS, 0)
     load = Load(platform.url("booking"), clinics, seed)
-    return Scene(platform, load, Trial(platform, clinics, load.ledger), Random(seed))
+    scene = Scene(platform, load, Trial(platform, clinics, load.ledger), Random(seed), mutant)
+    await scene.register_ahead(visits_of(first))
+    if mutant[0]:
+        await scene.restart(mutant[0])
+    scene.trial.unwanted = await arrange(platform, seed)
+    return scene

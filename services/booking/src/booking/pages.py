@@ -81,8 +81,8 @@ async def use_link_page(
             link, found = await use_link(
                 connection, clinic_id, token_hash, form.reason, form.starts_at, now
             )
-            failpoint("link.before_commit")
-        failpoint("link.after_commit")
+            failpoint("answer_link.before_commit")
+        failpoint("answer_link.after_commit")
     except NotFound:
         return _unknown(request)
     if found is LinkState.OPEN:

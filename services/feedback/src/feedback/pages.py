@@ -147,8 +147,8 @@ async def answer_survey(
         if opened is None:
             return page.unknown()
         answer = await _answer(connection, keyring, page, opened, form, now)
-        failpoint("link.before_commit")
-    failpoint("link.after_commit")
+        failpoint("survey_link.before_commit")
+    failpoint("survey_link.after_commit")
     # After the commit: whoever reads "thank you" can rely on it.
     return answer
 

@@ -91,8 +91,8 @@ async def save_preferences(
         standing = await usecases.record_statements(
             connection, link.clinic_id, link.patient_id, [statement], by="patient", now=now
         )
-        failpoint("link.before_commit")
-    failpoint("link.after_commit")
+        failpoint("preference_link.before_commit")
+    failpoint("preference_link.after_commit")
     return _page(link, is_wanted=_is_wanted(link, standing), is_saved=True)
 
 
