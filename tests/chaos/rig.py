@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,6 +234,17 @@ class Platform:
             f'GRANT INSERT ON chaos_effect TO "{self.databases[service].roles.app}"'
         )
         await connection.close()
+
+    async def command(self, service: str, *arguments: str) -> None:
+        """Runs one of a service's commands, as an operator does."""
+        environment = os.environ | self._environment(service)
+        line = (sys.executable, "-m", service, *arguments)
+        process = await asyncio.create_subprocess_exec(
+            *line, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{service} {arguments[0]}: {said.decode()}")
 
     def superuser_url(self, service: str) -> str:
         """Address of a service's database for the one who counts."""

@@ -24,6 +24,7 @@ from tests.chaos.checks import TOPIC
 from tests.chaos.ledger import BATCH, SOURCE
 from tests.chaos.poison import handler_always_kills, handler_kills, poison
 from tests.chaos.process import COMMITS_LATE, LATE_SECONDS, PRODUCT_SESSION_MS
+from tests.chaos.rebuilding import rebuild
 from tests.chaos.rig import CALLBACK_SECRET
 from tests.chaos.scene import POSTS, PROCESSES, Fault, Scene
 
@@ -351,6 +352,7 @@ SCENARIOS: Mapping[str, Fault] = {
     "F1 consumer": crashes.crash_at("scoring-worker", "consumer.before_commit", 2),
     "F2 kill -9": kill_at_random,
     "F2 rolling restart": restart_in_turn,
+    "F2 rebuild after kills": rebuild,
     "F3 frozen workers": freeze,
     "F4 broker pause": outages.pause_broker,
     "F4 broker killed": outages.kill_broker,

@@ -76,15 +76,16 @@ class Unwanted:
 async def arrange(platform: Platform, seed: int) -> Unwanted:
     """Registers the patients, and waits until engagement has applied what keeps messages from them.
 
-    On a platform that is late a message may leave before its refusal: then another clinic is tried.
+    On a platform that is late a message may leave before its refusal: then another clinic is tried, with
+    twice the time.
     """
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         (clinic,) = await platform.register_clinics(1, PATIENTS)
-        unwanted = Unwanted(platform, clinic, datetime.now(UTC) + LEAD)
+        unwanted = Unwanted(platform, clinic, datetime.now(UTC) + LEAD * 2**turn)
         await _arrange(unwanted, Load(platform.url("booking"), [clinic], seed))
         if datetime.now(UTC) < unwanted.due - MARGIN:
             return unwanted
-    raise AssertionError(f"refusals are not applied within {LEAD}")
+    raise AssertionError(f"refusals are not applied within {LEAD * 2 ** (TURNS - 1)}")
 
 
 async def _arrange(unwanted: Unwanted, load: Load) -> None:
