@@ -246,6 +246,23 @@ async def test_used_link_asks_anew_when_the_appointment_has_moved(
     assert "Вы уже ответили по этой ссылке" in (await client.get(url)).text
 
 
+@pytest.mark.parametrize("purpose", ["confirm", "move"])
+async def test_used_link_asks_anew_when_the_appointment_has_moved_there_and_back(
+    client: httpx.AsyncClient, clock: SimulatedClock, store: Any, issue: Issue, purpose: str
+) -> None:
+    url = await issue(purpose)
+    form = {"starts_at": shown_start(await client.get(url))}
+    await client.post(url, data=form)
+    for starts_at in (LATER, START):
+        clock.set(clock.now() + timedelta(minutes=1))
+        assert (await client.post(MOVES, json={"starts_at": starts_at})).status_code == 200
+    page = await client.get(url)
+    assert (page.status_code, "<form" in page.text) == (200, True)
+    assert (await client.post(url, data=form)).status_code == 200
+    assert await store.status() == ("confirmed" if purpose == "confirm" else "booked")
+    assert "Вы уже ответили по этой ссылке" in (await client.get(url)).text
+
+
 async def test_used_link_past_its_time_tells_the_new_time_without_asking(
     client: httpx.AsyncClient, clock: SimulatedClock, issue: Issue
 ) -> None:

@@ -321,6 +321,8 @@ async def test_release_ends_scheduled_messages_with_their_reason(
         ("care", "provider", ReleaseReason.MOVED_AWAY, "dropped", 0),
         ("service", None, ReleaseReason.MOVED_AWAY, "scheduled", 0),
         ("service", None, ReleaseReason.DIED, "dropped", 0),
+        ("service", None, ReleaseReason.OPTED_OUT, "dropped", 0),
+        ("service", "answer", ReleaseReason.OPTED_OUT, "uncertain", 1),
     ],
 )
 async def test_release_tells_of_doubt_and_spares_what_is_said_of_an_appointment(
@@ -348,6 +350,7 @@ async def test_release_tells_of_doubt_and_spares_what_is_said_of_an_appointment(
         retry_at=DONE + DAY if waiting_for else None,
     )
     await world.release(patient, reason)
+    assert not await world.tasks(patient)
     (message,) = await world.run("SELECT state FROM message")
     failed = await world.run("SELECT event_id FROM outbox WHERE topic = 'message.failed'")
     assert (message.state, len(failed)) == (state, told)

@@ -1,7 +1,6 @@
 """Signed tokens: issued by a command, verified offline against public keys, revoked by a denylist."""
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
@@ -288,8 +287,10 @@ def _public_keys(jwks: str) -> Mapping[str, jwt.PyJWK]:
     found = {}
     for key in content["keys"]:
         # A key of a kind that is unknown here is to be passed over (RFC 7517, section 5).
-        with contextlib.suppress(jwt.PyJWTError, KeyError):
+        try:
             found[key["kid"]] = jwt.PyJWK(key)
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError) as error:
+            log.warning("jwks.key_passed_over", error=type(error).__name__)
     if content["keys"] and not found:
         raise ValueError("the key set holds no key that can be used")
     return found

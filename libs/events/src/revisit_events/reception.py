@@ -229,8 +229,8 @@ def _optional_text(raw: dict[str, Any], name: str) -> str | None:
 
 def _trace(raw: dict[str, Any]) -> str | None:
     """Gives the trace that an event names; what is none is no trace, and no fault of the fact's."""
-    given = _optional_text(raw, "traceparent")
-    return given if given is not None and is_traceparent(given) else None
+    given = raw["traceparent"]
+    return given if type(given) is str and is_traceparent(given) else None
 
 
 def fitting_text(raw: Any, name: str) -> str | None:

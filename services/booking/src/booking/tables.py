@@ -203,7 +203,7 @@ link = sa.Table(
     sa.Column("issued_at", TIME, nullable=False),
     sa.Column("expires_at", TIME, nullable=False),
     sa.Column("used_at", TIME),
-    # The start that the patient knows: as planned when the link came, then as they last answered about.
+    # The start as it was known here when the link came, then the one that was last answered about.
     sa.Column("known_start", TIME),
 )
 """Links to /a/{token} that engagement sent; the token itself is stored nowhere."""

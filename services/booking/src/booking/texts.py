@@ -90,7 +90,7 @@ RUSSIAN = Texts(
     begun="Этот приём уже начался или прошёл.",
     over="Эту запись уже нельзя изменить по ссылке.",
     expired="Срок действия ссылки истёк.",
-    unknown="Мы пока не знаем этой ссылки",
+    unknown="Мы пока не знаем этой ссылки.",
     unknown_hint=(
         "Если сообщение пришло только что, подождите минуту и откройте ссылку ещё раз. "
         "Если не поможет, проверьте, что адрес скопирован целиком."
@@ -150,7 +150,7 @@ ENGLISH = Texts(
     begun="This appointment has begun or is over.",
     over="This appointment cannot be changed by the link any more.",
     expired="This link has expired.",
-    unknown="We do not know this link yet",
+    unknown="We do not know this link yet.",
     unknown_hint=(
         "If the message has only just arrived, wait a minute and open the link again. "
         "If that does not help, check that the whole address was copied."

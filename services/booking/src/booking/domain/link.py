@@ -26,11 +26,11 @@ class LinkState(StrEnum):
 
     OPEN = "open"
     USED = "used"
-    """It has acted, and the appointment is still at the time that the answer was about."""
+    """It has acted and asks no more; whether its answer still stands, `stands` tells."""
     EXPIRED = "expired"
     OVER = "over"
     UNSEEN = "unseen"
-    """Open, but the answer was about another time than the appointment is at now."""
+    """Open, but the answer was about another time than the appointment is at, or did not say which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Link:
     expires_at: datetime
     used_at: datetime | None
     known_start: datetime | None
-    """The start that the patient knows: as planned when the link came, then as they last answered about."""
+    """The start as it was known here when the link came, then the one that was last answered about."""
 
     @property
     def starts_at(self) -> datetime | None:
@@ -56,7 +56,7 @@ class Link:
 
     @property
     def is_moved(self) -> bool:
-        """Whether the appointment is known to be at another time than the patient knows."""
+        """Whether the appointment is known to be at another time than that."""
         return self.known_start is not None and self.starts_at != self.known_start
 
 
@@ -99,11 +99,16 @@ def answer(
 def state_of(link: Link, now: datetime) -> LinkState:
     """What the link can still do at `now`; expiry is exclusive.
 
-    A link that was used asks anew when the appointment has moved since: nobody has answered for that time.
+    A link that was used asks anew when its answer does not stand any more: the appointment has moved since,
+    and nobody has answered for that time. But a cancellation of an appointment that stands again at its old
+    time is not asked for: a form that a browser sends a second time would cancel it.
     """
     is_waiting = is_to_come(link.appointment, now)
     is_expired = now >= link.expires_at
-    if link.used_at is not None and not (link.is_moved and is_waiting and not is_expired):
+    asks_anew = link.is_moved or link.purpose is not Answer.CANCEL
+    if link.used_at is not None and (
+        stands(link, now) or is_expired or not (is_waiting and asks_anew)
+    ):
         return LinkState.USED
     if is_expired:
         return LinkState.EXPIRED

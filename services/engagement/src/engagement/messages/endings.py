@@ -35,7 +35,7 @@ class Ending(NamedTuple):
 
 
 async def end_messages(connection: AsyncConnection, endings: Collection[Ending]) -> None:
-    """Drops every message of the patients that has not left yet.
+    """Drops the messages of the patients that have not left yet, each unless its ending spares it.
 
     One that a gateway may have taken without an answer ends as uncertain: nobody can say that it
     was withheld, and that is told.

@@ -98,10 +98,10 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
 
 
 # A visit after a release begins a new obligation, as the 2Z rule has it. That no contact is owed takes no
-# appointment away: who has one is reminded of it, but for the dead (`endings.Ending`).
+# appointment away: who has one is reminded of it, but for the dead and who wants to hear nothing.
 _IS_RELEASED = """EXISTS (
         SELECT FROM release r WHERE r.clinic_id = m.clinic_id AND r.patient_id = m.patient_id
-            AND (m.legal_class <> 'service' OR r.reason = 'died')
+            AND (m.legal_class <> 'service' OR r.reason IN ('died', 'opted_out'))
             AND NOT EXISTS (SELECT FROM visit w WHERE w.clinic_id = r.clinic_id
                 AND w.patient_id = r.patient_id AND w.completed_at > r.released_at)
     )"""

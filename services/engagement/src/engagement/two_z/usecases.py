@@ -265,8 +265,8 @@ async def _end_contact(
         "released",
         decision_json(decision, now),
         now,
-        # An appointment that stands is still theirs; who has opted out has refused above.
-        spares_service=release.reason is not ReleaseReason.DIED,
+        # An appointment that stands is still theirs, and they are reminded of it.
+        spares_service=release.reason not in {ReleaseReason.DIED, ReleaseReason.OPTED_OUT},
     )
     await end_messages(connection, [ending])
 
