@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,10 @@ GROUPS = ("engagement", "feedback", "scoring")
 QUIET_MS = 700
 POLL_SECONDS = 0.5
 REST_SECONDS = 1.0
+LARGEST_MIB = 200
+"""Of a process at saturation; what the imports take is shared by all of them here."""
+MOST_CALLS = 8
+"""Of a gateway for one message, whatever it answers."""
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class Trial:
         while True:
             found = await self._quick()
             await self._topics(found)
+            await self._bounds(found)
             # A lost log is filled again after its events have had their effects: that takes its time.
             if found.wrong or not found.missing or time.monotonic() > deadline:
                 return found.all
@@ -272,6 +278,21 @@ class Trial:
                 if group in poison.groups and poison.event_id not in ids:
                     found.missing.append(f"{group}: {poison.event_id} is not in its dead letters")
 
+    async def _bounds(self, found: Findings) -> None:
+        """Whatever happened, queues are empty again, and what ran meanwhile has not grown without end."""
+        for service in SERVICES:
+            waiting = await self._rows(
+                "SELECT clinic_id, position, slot FROM outbox_unsent", service
+            )
+            if waiting:
+                found.missing.append(f"{service}: {len(waiting)} events wait in the outbox")
+        for name, process in self.platform.processes.items():
+            if process.poll() is None and (mib := memory_mib(process.pid)) > LARGEST_MIB:
+                found.wrong.append(f"{name} has grown to {mib:.0f} MiB")
+        calls = Counter(request.key for request in self.platform.providers.requests)
+        if calls and max(calls.values()) > MOST_CALLS:
+            found.wrong.append(f"one text message was handed over {max(calls.values())} times")
+
     def _order(self, records: Sequence["Seen"], found: Findings) -> None:
         """A key's events stand in the topic in the order in which they were acknowledged.
 
@@ -292,6 +313,12 @@ class Trial:
             homes = {(record.key, record.partition) for record in mine if record.event[1] in place}
             if len(homes) > 1:
                 found.wrong.append(f"a key's events stand in {len(homes)} places of {SERIES_TOPIC}")
+
+
+def memory_mib(pid: int) -> float:
+    """Gives the memory of a process, of what it shares its part."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[1]) / 1024  # type: ignore[index]  # always there
 
 
 @dataclass(frozen=True, slots=True)
