@@ -334,6 +334,8 @@ async def test_release_tells_of_doubt_and_spares_what_is_said_of_an_appointment(
     state: str,
     told: int,
 ) -> None:
+    times = {"due": DONE + DAY, "expires": DONE + 3 * DAY}
+    waits = {"waiting_for": waiting_for, "retry_at": DONE + DAY if waiting_for else None}
     await world.run(
         """
         INSERT INTO message (clinic_id, message_id, patient_id, journey, step, subject_id, occurrence,
@@ -341,13 +343,7 @@ async def test_release_tells_of_doubt_and_spares_what_is_said_of_an_appointment(
         VALUES (:clinic_id, :id, :patient, 'follow-up', 'csat', :id, '', :legal_class, 'scheduled',
             :due, :expires, 'sms', :waiting_for, :retry_at, 1)
         """,
-        id=uuid.uuid4(),
-        patient=patient,
-        legal_class=legal_class,
-        due=DONE + DAY,
-        expires=DONE + 3 * DAY,
-        waiting_for=waiting_for,
-        retry_at=DONE + DAY if waiting_for else None,
+        **{"id": uuid.uuid4(), "patient": patient, "legal_class": legal_class, **times, **waits},
     )
     await world.release(patient, reason)
     assert not await world.tasks(patient)
