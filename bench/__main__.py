@@ -39,7 +39,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--only", action="append", choices=sorted(MEASUREMENTS), metavar="NAME")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of bare and platform")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=5,
+        help="pairs, of ingest three times as many",
+    )
     parser.add_argument("--events", type=int, default=60_000, help="events a run")
     parser.add_argument("--memory-events", type=int, default=1_000_000)
     arguments = parser.parse_args()

@@ -95,6 +95,19 @@ HISTORIES: dict[str, tuple[list[Any], list[str], Any]] = {
 }
 
 
+async def test_reminder_that_did_not_arrive_is_a_call_before_the_appointment(
+    clinic: Practice, client: httpx.AsyncClient
+) -> None:
+    appointment = await clinic.appointment(await clinic.patient(phone=PHONE))
+    await clinic.run()
+    await report(client, (await clinic.message()).message_id, "failed")
+    (task,) = await clinic.execute("SELECT next_at, due_at FROM task")
+    (row,) = await clinic.execute(
+        "SELECT starts_at FROM appointment WHERE appointment_id = $1", appointment
+    )
+    assert task.next_at <= clinic.clock.now() < task.due_at < row.starts_at
+
+
 @pytest.mark.parametrize("name", HISTORIES)
 async def test_receipts_end_a_message_as_they_must(
     clinic: Practice, client: httpx.AsyncClient, name: str

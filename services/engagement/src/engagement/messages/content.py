@@ -58,8 +58,8 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageFacts:
-    """What a text is filled with."""
+class MessageKeys:
+    """Which message it is, to whom and about what: all that others are told of it."""
 
     clinic_id: UUID
     message_id: UUID
@@ -67,11 +67,18 @@ class MessageFacts:
     journey: str
     legal_class: LegalClass
     subject_id: UUID
+    starts_at: datetime | None
+    """Of the appointment that it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFacts(MessageKeys):
+    """What a text is filled with."""
+
     clinic_name: str
     time_zone: str
     language: str
     completed_at: datetime | None
-    starts_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

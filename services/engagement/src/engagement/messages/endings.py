@@ -53,7 +53,7 @@ async def end_messages(connection: AsyncConnection, endings: Collection[Ending])
         WHERE m.clinic_id = e.clinic_id AND m.patient_id = e.patient_id AND m.state = 'scheduled'
             AND NOT (e.spares_service AND m.legal_class = 'service')
         RETURNING m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.subject_id, m.legal_class,
-            m.channel, m.state, m.decided_at
+            m.channel, m.state, m.decided_at, NULL::timestamptz AS starts_at
         """,
         [row.clinic_id for row in rows],
         [row.patient_id for row in rows],
@@ -66,8 +66,8 @@ async def end_messages(connection: AsyncConnection, endings: Collection[Ending])
 
 
 def _doubt(row: Row) -> AnyEvent:
-    facts = notices.facts_of(row)
-    return notices.failed(facts, row.step, row.channel or "unknown", "uncertain", row.decided_at)
+    keys = notices.keys_of(row)
+    return notices.failed(keys, row.step, row.channel or "unknown", "uncertain", row.decided_at)
 
 
 async def forget_texts(connection: AsyncConnection, patients: Sequence[tuple[UUID, UUID]]) -> None:

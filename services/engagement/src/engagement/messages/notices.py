@@ -3,9 +3,10 @@
 The ids of events and tasks come from the message's, so that telling twice tells once.
 """
 
+from dataclasses import fields
 from datetime import datetime, timedelta
 
-from engagement.messages.content import MessageFacts
+from engagement.messages.content import MessageKeys
 from engagement.messages.queries import SentMessage
 from engagement.tasks.domain import NewTask, Reason
 from revisit_chassis.db import Row
@@ -17,130 +18,116 @@ _CALL_WITHIN = timedelta(days=1)
 _BEFORE_APPOINTMENT = timedelta(hours=1)
 
 
-def sent(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+def sent(keys: MessageKeys, step: str, channel: str, at: datetime) -> AnyEvent:
     """A provider took the message."""
     return new_event(
         MessageSent(
-            message_id=facts.message_id,
-            patient_id=facts.patient_id,
-            journey=facts.journey,
+            message_id=keys.message_id,
+            patient_id=keys.patient_id,
+            journey=keys.journey,
             step=step,
             channel=channel,
-            legal_class=facts.legal_class,
+            legal_class=keys.legal_class,
         ),
         source=SOURCE,
-        clinic_id=facts.clinic_id,
+        clinic_id=keys.clinic_id,
         time=at,
         sequence=1,
-        id=f"{facts.message_id}:sent",
+        id=f"{keys.message_id}:sent",
     )
 
 
-def failed(
-    facts: MessageFacts, step: str, channel: str, reason_code: str, at: datetime
-) -> AnyEvent:
+def failed(keys: MessageKeys, step: str, channel: str, reason_code: str, at: datetime) -> AnyEvent:
     """The message did not arrive, or nobody can tell."""
     return new_event(
         MessageFailed(
-            message_id=facts.message_id,
-            patient_id=facts.patient_id,
-            journey=facts.journey,
+            message_id=keys.message_id,
+            patient_id=keys.patient_id,
+            journey=keys.journey,
             step=step,
             channel=channel,
-            legal_class=facts.legal_class,
+            legal_class=keys.legal_class,
             reason_code=reason_code,
         ),
         source=SOURCE,
-        clinic_id=facts.clinic_id,
+        clinic_id=keys.clinic_id,
         time=at,
         sequence=2,
-        id=f"{facts.message_id}:failed",
+        id=f"{keys.message_id}:failed",
     )
 
 
-def not_delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+def not_delivered(keys: MessageKeys, step: str, channel: str, at: datetime) -> AnyEvent:
     """The provider reports that the message did not arrive.
 
     Another event than `failed`: a doubt may have been told before under that id.
     """
     return new_event(
         MessageFailed(
-            message_id=facts.message_id,
-            patient_id=facts.patient_id,
-            journey=facts.journey,
+            message_id=keys.message_id,
+            patient_id=keys.patient_id,
+            journey=keys.journey,
             step=step,
             channel=channel,
-            legal_class=facts.legal_class,
+            legal_class=keys.legal_class,
             reason_code="not_delivered",
         ),
         source=SOURCE,
-        clinic_id=facts.clinic_id,
+        clinic_id=keys.clinic_id,
         time=at,
         sequence=2,
-        id=f"{facts.message_id}:not_delivered",
+        id=f"{keys.message_id}:not_delivered",
     )
 
 
-def delivered(facts: MessageFacts, step: str, channel: str, at: datetime) -> AnyEvent:
+def delivered(keys: MessageKeys, step: str, channel: str, at: datetime) -> AnyEvent:
     """The provider reports that the message arrived."""
     return new_event(
         MessageDelivered(
-            message_id=facts.message_id,
-            patient_id=facts.patient_id,
-            journey=facts.journey,
+            message_id=keys.message_id,
+            patient_id=keys.patient_id,
+            journey=keys.journey,
             step=step,
             channel=channel,
-            legal_class=facts.legal_class,
+            legal_class=keys.legal_class,
         ),
         source=SOURCE,
-        clinic_id=facts.clinic_id,
+        clinic_id=keys.clinic_id,
         time=at,
         sequence=3,
-        id=f"{facts.message_id}:delivered",
+        id=f"{keys.message_id}:delivered",
     )
 
 
-def facts_of(row: SentMessage | Row) -> MessageFacts:
-    """What notices name of a stored message; a text is never made of it.
+def keys_of(row: SentMessage | Row) -> MessageKeys:
+    """What notices name of a stored message.
 
     Args:
-        row: With the message's keys, journey, class and subject.
+        row: With columns of these names.
     """
-    return MessageFacts(
-        clinic_id=row.clinic_id,
-        message_id=row.message_id,
-        patient_id=row.patient_id,
-        journey=row.journey,
-        legal_class=row.legal_class,
-        subject_id=row.subject_id,
-        clinic_name="",
-        time_zone="UTC",
-        language="en",
-        completed_at=None,
-        starts_at=None,
-    )
+    return MessageKeys(*(getattr(row, field.name) for field in fields(MessageKeys)))
 
 
-def unreachable(facts: MessageFacts, at: datetime) -> NewTask:
+def unreachable(keys: MessageKeys, at: datetime) -> NewTask:
     """Somebody is to find another way to the patient."""
-    return _task(facts, Reason.UNREACHABLE, at)
+    return _task(keys, Reason.UNREACHABLE, at)
 
 
-def uncertain(facts: MessageFacts, at: datetime) -> NewTask:
+def uncertain(keys: MessageKeys, at: datetime) -> NewTask:
     """Somebody is to ask whether the message arrived: sending it again could deliver it twice."""
-    return _task(facts, Reason.UNCERTAIN_DELIVERY, at)
+    return _task(keys, Reason.UNCERTAIN_DELIVERY, at)
 
 
-def _task(facts: MessageFacts, reason: Reason, at: datetime) -> NewTask:
+def _task(keys: MessageKeys, reason: Reason, at: datetime) -> NewTask:
     due_at = at + _CALL_WITHIN
-    if facts.starts_at is not None:
+    if keys.starts_at is not None:
         # After the appointment nobody needs to hear of it any more.
-        due_at = max(at, min(due_at, facts.starts_at - _BEFORE_APPOINTMENT))
+        due_at = max(at, min(due_at, keys.starts_at - _BEFORE_APPOINTMENT))
     return NewTask(
-        clinic_id=facts.clinic_id,
-        patient_id=facts.patient_id,
+        clinic_id=keys.clinic_id,
+        patient_id=keys.patient_id,
         reason=reason,
-        subject_id=facts.message_id,
+        subject_id=keys.message_id,
         due_at=due_at,
         opened_at=at,
         not_before=at,

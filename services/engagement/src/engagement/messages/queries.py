@@ -88,6 +88,8 @@ class SentMessage(NamedTuple):
     channel: str | None
     delivery: str | None
     decided_at: datetime | None
+    starts_at: datetime | None
+    """Of the appointment that it is about."""
 
 
 async def clinic_of(connection: AsyncConnection, message_id: UUID) -> UUID | None:
@@ -103,9 +105,11 @@ async def lock_sent(
     """A message that nobody else can change until this transaction ends."""
     result = await connection.exec_driver_sql(
         """
-        SELECT clinic_id, message_id, patient_id, journey, step, legal_class, subject_id, state,
-            calls, channel, delivery, decided_at
-        FROM message WHERE clinic_id = $1 AND message_id = $2 FOR NO KEY UPDATE
+        SELECT m.clinic_id, m.message_id, m.patient_id, m.journey, m.step, m.legal_class, m.subject_id,
+            m.state, m.calls, m.channel, m.delivery, m.decided_at, a.starts_at
+        FROM message m LEFT JOIN appointment a ON m.journey = 'reminder' AND a.clinic_id = m.clinic_id
+            AND a.appointment_id = m.subject_id AND a.patient_id = m.patient_id
+        WHERE m.clinic_id = $1 AND m.message_id = $2 FOR NO KEY UPDATE OF m
         """,
         (clinic_id, message_id),
     )

@@ -95,14 +95,14 @@ async def take_receipt(
     if changed is None:
         return False
     await queries.save_delivery(connection, clinic_id, message_id, delivery, now)
-    facts, channel = notices.facts_of(found), found.channel or "unknown"
+    keys, channel = notices.keys_of(found), found.channel or "unknown"
     events = []
     if changed.is_sent_now:
-        events.append(notices.sent(facts, found.step, channel, found.decided_at or now))
+        events.append(notices.sent(keys, found.step, channel, found.decided_at or now))
     if delivery is Delivery.DELIVERED:
-        events.append(notices.delivered(facts, found.step, channel, now))
+        events.append(notices.delivered(keys, found.step, channel, now))
     else:
-        events.append(notices.not_delivered(facts, found.step, channel, now))
+        events.append(notices.not_delivered(keys, found.step, channel, now))
     await publish(connection, events)
     if changed.closes_tasks:
         outcome = "message_delivered" if delivery is Delivery.DELIVERED else "message_failed"
@@ -110,5 +110,5 @@ async def take_receipt(
             connection, clinic_id, found.patient_id, message_id, outcome=outcome, now=now
         )
     if delivery is Delivery.FAILED:
-        await open_tasks(connection, [notices.unreachable(facts, now)], now)
+        await open_tasks(connection, [notices.unreachable(keys, now)], now)
     return True

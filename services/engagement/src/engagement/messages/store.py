@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engagement.two_z.domain import BAR_EVERYTHING
 from revisit_chassis.db import fetch, fetch_value
 from revisit_events.contracts.fields import LegalClass
 
@@ -97,14 +98,15 @@ async def next_due_at(connection: AsyncConnection, real_now: datetime) -> dateti
     return moment
 
 
+_BAR_EVERYTHING = ", ".join(f"'{reason}'" for reason in sorted(BAR_EVERYTHING))
 # A visit after a release begins a new obligation, as the 2Z rule has it. That no contact is owed takes no
 # appointment away: who has one is reminded of it, but for the dead and who wants to hear nothing.
-_IS_RELEASED = """EXISTS (
+_IS_RELEASED = f"""EXISTS (
         SELECT FROM release r WHERE r.clinic_id = m.clinic_id AND r.patient_id = m.patient_id
-            AND (m.legal_class <> 'service' OR r.reason IN ('died', 'opted_out'))
+            AND (m.legal_class <> 'service' OR r.reason IN ({_BAR_EVERYTHING}))
             AND NOT EXISTS (SELECT FROM visit w WHERE w.clinic_id = r.clinic_id
                 AND w.patient_id = r.patient_id AND w.completed_at > r.released_at)
-    )"""
+    )"""  # noqa: S608  # of constants
 # An appointment or a visit that moved to another patient is nothing the old one should hear of.
 _WHAT_IT_IS_ABOUT = """
 LEFT JOIN patient p ON p.clinic_id = m.clinic_id AND p.patient_id = m.patient_id

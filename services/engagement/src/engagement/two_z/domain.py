@@ -72,6 +72,10 @@ class ReleaseReason(StrEnum):
     CARE_TRANSFERRED = "care_transferred"
 
 
+BAR_EVERYTHING = frozenset({ReleaseReason.DIED, ReleaseReason.OPTED_OUT})
+"""Releases after which nothing is said of an appointment either (ADR 0053)."""
+
+
 @dataclass(frozen=True, slots=True)
 class LastVisit:
     """The visit that decides."""

@@ -32,6 +32,7 @@ from engagement.tasks.store import load as load_task
 from engagement.tasks.usecases import close_tasks, expire_tasks, finish_task, open_tasks
 from engagement.two_z import statement, store
 from engagement.two_z.domain import (
+    BAR_EVERYTHING,
     Check,
     ReleaseReason,
     check,
@@ -266,7 +267,7 @@ async def _end_contact(
         decision_json(decision, now),
         now,
         # An appointment that stands is still theirs, and they are reminded of it.
-        spares_service=release.reason not in {ReleaseReason.DIED, ReleaseReason.OPTED_OUT},
+        spares_service=release.reason not in BAR_EVERYTHING,
     )
     await end_messages(connection, [ending])
 
