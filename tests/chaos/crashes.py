@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
-from tests.chaos.ledger import SOURCE, Clinic
+from tests.chaos.ledger import Clinic, event_of, plan
 from tests.chaos.outages import drop_log
 from tests.chaos.poison import post_poison
 from tests.chaos.scene import POSTS, WORKERS, Fault, Scene
@@ -159,23 +159,9 @@ def _booked(
     clinic: Clinic, identifier: str, patient: str, starts_at: datetime
 ) -> dict[str, object]:
     booked_at = min(datetime.now(UTC), starts_at) - timedelta(hours=1)
-    return {
-        "specversion": "1.0",
-        "id": f"booked-{identifier}",
-        "source": SOURCE,
-        "type": "appointment.booked.v1",
-        "subject": identifier,
-        "time": booked_at.isoformat(),
-        "clinicid": str(clinic.id),
-        "data": {
-            "appointment_id": identifier,
-            "patient_id": patient,
-            "starts_at": starts_at.isoformat(),
-            "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
-            "booked_at": booked_at.isoformat(),
-            "channel": "call_centre",
-        },
-    }
+    data = {"appointment_id": identifier, "patient_id": patient, **plan(starts_at, booked_at)}
+    name = f"booked-{identifier}"
+    return event_of(clinic.id, name, "appointment.booked", identifier, booked_at, data)
 
 
 async def crash_amid_due_work(scene: Scene) -> None:

@@ -7,6 +7,7 @@ is an answer, as a clinic system would.
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -72,6 +73,46 @@ class Ledger:
         }
 
 
+def event_of(
+    clinic_id: uuid.UUID,
+    event_id: str,
+    kind: str,
+    subject: str,
+    at: datetime,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """An event as a clinic's software writes it.
+
+    Args:
+        clinic_id: The clinic.
+        event_id: Of the event.
+        kind: Name without the version, `visit.completed` for instance.
+        subject: The clinic's identifier of what it is about.
+        at: When it happened.
+        data: Of its contract.
+    """
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": SOURCE,
+        "type": f"{kind}.v1",
+        "subject": subject,
+        "time": at.isoformat(),
+        "clinicid": str(clinic_id),
+        "data": dict(data),
+    }
+
+
+def plan(starts_at: datetime, booked_at: datetime) -> dict[str, str]:
+    """What a booking says of its time: half an hour."""
+    return {
+        "starts_at": starts_at.isoformat(),
+        "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
+        "booked_at": booked_at.isoformat(),
+        "channel": "call_centre",
+    }
+
+
 class Load:
     """Posts visits of yesterday, whose follow-up is due now, to a booking API.
 
@@ -106,27 +147,20 @@ class Load:
             raise LookupError(f"no patient is registered for visit {number}: see VISITS")
         self._numbers[clinic.id] += self.step
         completed_at = datetime.now(UTC) - timedelta(hours=26, seconds=number)
-        return {
-            "specversion": "1.0",
-            "id": f"{mark}-{number}",
-            "source": SOURCE,
-            "type": "visit.completed.v1",
-            "subject": f"V-{number}",
-            "time": (completed_at + self.skew * (number % 3 - 1)).isoformat(),
-            "clinicid": str(clinic.id),
-            "data": {
-                "visit_id": f"V-{number}",
-                "patient_id": f"P-{number}",
-                "practitioner_id": "D-1",
-                "service_code": "therapy.consultation",
-                "specialty_code": "therapy",
-                "kind": "consultation",
-                "outcome": "treated",
-                "completed_at": completed_at.isoformat(),
-                "charged_minor": 250000,
-                "currency": "RUB",
-            },
+        data = {
+            "visit_id": f"V-{number}",
+            "patient_id": f"P-{number}",
+            "practitioner_id": "D-1",
+            "service_code": "therapy.consultation",
+            "specialty_code": "therapy",
+            "kind": "consultation",
+            "outcome": "treated",
+            "completed_at": completed_at.isoformat(),
+            "charged_minor": 250000,
+            "currency": "RUB",
         }
+        at = completed_at + self.skew * (number % 3 - 1)
+        return event_of(clinic.id, f"{mark}-{number}", "visit.completed", f"V-{number}", at, data)
 
     def booked(self, clinic: Clinic) -> dict[str, Any]:
         """The next event of the key whose order is watched: patient P-1 books once more."""
@@ -135,23 +169,8 @@ class Load:
         now = datetime.now(UTC)
         starts_at = now + timedelta(days=60, minutes=number)
         series.append(f"series-{number}")
-        return {
-            "specversion": "1.0",
-            "id": f"series-{number}",
-            "source": SOURCE,
-            "type": f"{SERIES_TOPIC}.v1",
-            "subject": f"S-{number}",
-            "time": now.isoformat(),
-            "clinicid": str(clinic.id),
-            "data": {
-                "appointment_id": f"S-{number}",
-                "patient_id": "P-1",
-                "starts_at": starts_at.isoformat(),
-                "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
-                "booked_at": now.isoformat(),
-                "channel": "call_centre",
-            },
-        }
+        data = {"appointment_id": f"S-{number}", "patient_id": "P-1", **plan(starts_at, now)}
+        return event_of(clinic.id, f"series-{number}", SERIES_TOPIC, f"S-{number}", now, data)
 
     async def run(self, posts: int, *, batch: int = 5, duplicate_share: float = 0.1) -> None:
         """Posts batches, some of them twice; returns when all are acknowledged.

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -21,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.chaos import crashes, outages
 from tests.chaos.asking import asking
 from tests.chaos.checks import TOPIC
-from tests.chaos.ledger import BATCH, SOURCE
+from tests.chaos.ledger import BATCH, event_of, plan
 from tests.chaos.poison import handler_always_kills, handler_kills, poison
 from tests.chaos.process import COMMITS_LATE, LATE_SECONDS, PRODUCT_SESSION_MS
 from tests.chaos.rebuilding import rebuild
@@ -173,11 +174,8 @@ async def disorder(scene: Scene) -> None:
             "practitioner_id": "D-1",
             "service_code": "therapy.consultation",
             "specialty_code": "therapy",
-            "starts_at": (now + timedelta(days=3)).isoformat(),
-            "ends_at": (now + timedelta(days=3, minutes=30)).isoformat(),
-            "booked_at": (now - timedelta(hours=1)).isoformat(),
-            "channel": "call_centre",
             "modality": "in_person",
+            **plan(now + timedelta(days=3), now - timedelta(hours=1)),
         },
     )
     for event in (cancelled, booked):
@@ -193,10 +191,10 @@ async def clocks(scene: Scene) -> None:
     clinic = scene.trial.clinics[0]
     now = datetime.now(UTC)
     ahead = now + timedelta(minutes=5)
-    starts_at = (now + timedelta(days=3)).isoformat()
+    starts_at = now + timedelta(days=3)
     # Told five minutes before it happened, by a source that is five minutes ahead; a later word wins.
     await scene.load.post_one(
-        clinic, _appointment(clinic.id, "booked", ahead, _booking(starts_at, ahead), "A-2")
+        clinic, _appointment(clinic.id, "booked", ahead, plan(starts_at, ahead), "A-2")
     )
     cancelled = {"by": "patient", "reason_code": "illness", "late": False}
     later = ahead + timedelta(seconds=1)
@@ -205,7 +203,7 @@ async def clocks(scene: Scene) -> None:
     assert answer.json()["status"] == "cancelled", answer.text
     for number, text in enumerate(STUMBLES):
         name = f"A-time-{number}"
-        told = _appointment(clinic.id, "booked", now, _booking(text, now), name)
+        told = _appointment(clinic.id, "booked", now, plan(datetime.fromisoformat(text), now), name)
         await scene.load.post_one(clinic, told)
         answer = await scene.insist("booking", "GET", f"/v1/appointments/{name}", clinic)
         assert datetime.fromisoformat(answer.json()["starts_at"]) == datetime.fromisoformat(text)
@@ -223,29 +221,13 @@ STUMBLES = (
 )
 
 
-def _booking(starts_at: str, booked_at: datetime) -> dict[str, object]:
-    ends_at = datetime.fromisoformat(starts_at) + timedelta(minutes=30)
-    return {
-        "starts_at": starts_at,
-        "ends_at": ends_at.isoformat(),
-        "booked_at": booked_at.isoformat(),
-        "channel": "call_centre",
-    }
-
-
 def _appointment(
-    clinic_id: object, what: str, at: datetime, data: dict[str, object], name: str = "A-1"
+    clinic_id: UUID, what: str, at: datetime, data: Mapping[str, object], name: str = "A-1"
 ) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": f"chaos-{what}-{name}",
-        "source": SOURCE,
-        "type": f"appointment.{what}.v1",
-        "subject": name,
-        "time": at.isoformat(),
-        "clinicid": str(clinic_id),
-        "data": {"appointment_id": name, "patient_id": "P-1", **data},
-    }
+    ids = {"appointment_id": name, "patient_id": "P-1"}
+    return event_of(
+        clinic_id, f"chaos-{what}-{name}", f"appointment.{what}", name, at, {**ids, **data}
+    )
 
 
 async def providers_fail(scene: Scene) -> None:

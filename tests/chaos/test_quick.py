@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chaos.ledger import SOURCE, Clinic, Load
+from tests.chaos.ledger import Clinic, Load, event_of, plan
 from tests.chaos.rig import Platform
 from tests.chaos.scenarios import QUICK
 from tests.chaos.trials import try_faults
@@ -29,25 +29,11 @@ async def test_loop_closes_from_event_to_care(platform: Platform) -> None:
     (clinic,) = await platform.register_clinics(1, 2)
     mail, text = clinic.recipient(1), clinic.recipient(2)
     load = Load(platform.url("booking"), [clinic], SEED)
-    starts_at = datetime.now(UTC) + timedelta(days=20)
-    booked = {
-        "specversion": "1.0",
-        "id": "walk-booked",
-        "source": SOURCE,
-        "type": "appointment.booked.v1",
-        "subject": "A-1",
-        "time": datetime.now(UTC).isoformat(),
-        "data": {
-            "appointment_id": "A-1",
-            "patient_id": "P-2",
-            "starts_at": starts_at.isoformat(),
-            "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
-            "booked_at": datetime.now(UTC).isoformat(),
-            "channel": "call_centre",
-        },
-    }
-    for event in (load.visit(clinic), load.visit(clinic), booked):
-        await load.post_one(clinic, event)
+    now = datetime.now(UTC)
+    data = {"appointment_id": "A-1", "patient_id": "P-2", **plan(now + timedelta(days=20), now)}
+    booked = event_of(clinic.id, "walk-booked", "appointment.booked", "A-1", now, data)
+    for one in (load.visit(clinic), load.visit(clinic), booked):
+        await load.post_one(clinic, one)
     assert not load.ledger.refused
 
     async with httpx.AsyncClient(timeout=10) as client:

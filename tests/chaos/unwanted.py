@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from tests.chaos.findings import Findings
-from tests.chaos.ledger import SOURCE, Clinic, Load
+from tests.chaos.ledger import Clinic, Load, event_of, plan
 from tests.chaos.rig import Platform
 
 LEAD = timedelta(seconds=7)
@@ -94,8 +94,7 @@ async def _arrange(unwanted: Unwanted, load: Load) -> None:
     visits = [_visit(clinic, number, due - DAY) for number in VISITS]
     visits.append(_visit(clinic, EARLY, now))
     booked = [
-        _appointment(clinic, number, "booked", now, _schedule(now, due + DAY))
-        for number in APPOINTMENTS
+        _appointment(clinic, number, "booked", now, plan(due + DAY, now)) for number in APPOINTMENTS
     ]
     await load.post_one(clinic, *visits, *booked)
     assert not load.ledger.refused, load.ledger.refused
@@ -106,7 +105,7 @@ async def _arrange(unwanted: Unwanted, load: Load) -> None:
         await load.post_one(
             clinic,
             _appointment(clinic, CANCELLED, "cancelled", later, {"by": "patient"}),
-            _appointment(clinic, MOVED, "rescheduled", later, _schedule(now, due + 5 * DAY)),
+            _appointment(clinic, MOVED, "rescheduled", later, plan(due + 5 * DAY, now)),
         )
         erased = await client.delete(
             f"{platform.url('booking')}/v1/patients/P-{ERASED}", headers=_head(clinic)
@@ -179,35 +178,13 @@ def _visit(clinic: Clinic, number: int, completed_at: datetime) -> dict[str, Any
         "outcome": "treated",
         "completed_at": completed_at.isoformat(),
     }
-    return _event(clinic, f"V-{number}", "visit.completed", completed_at, data)
-
-
-def _schedule(now: datetime, starts_at: datetime) -> dict[str, str]:
-    return {
-        "starts_at": starts_at.isoformat(),
-        "ends_at": (starts_at + timedelta(minutes=30)).isoformat(),
-        "booked_at": now.isoformat(),
-        "channel": "call_centre",
-    }
+    name = f"unwanted-visit-{number}"
+    return event_of(clinic.id, name, "visit.completed", f"V-{number}", completed_at, data)
 
 
 def _appointment(
     clinic: Clinic, number: int, what: str, at: datetime, data: dict[str, str]
 ) -> dict[str, Any]:
     ids = {"appointment_id": f"A-{number}", "patient_id": f"P-{number}"}
-    return _event(clinic, f"A-{number}", f"appointment.{what}", at, {**ids, **data})
-
-
-def _event(
-    clinic: Clinic, subject: str, name: str, at: datetime, data: dict[str, str]
-) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": f"unwanted-{name}-{subject}",
-        "source": SOURCE,
-        "type": f"{name}.v1",
-        "subject": subject,
-        "time": at.isoformat(),
-        "clinicid": str(clinic.id),
-        "data": data,
-    }
+    name = f"unwanted-{what}-{number}"
+    return event_of(clinic.id, name, f"appointment.{what}", f"A-{number}", at, ids | data)

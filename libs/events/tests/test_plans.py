@@ -2,12 +2,12 @@
 
 import uuid
 
-import asyncpg
+from tests.migrated import take_stock
 
 from revisit_chassis.db import Database, fetch, fetch_value
 from revisit_events import relay, testing
 from revisit_events.outbox import publish
-from standalone.cluster import Cluster, ServiceDatabase
+from standalone.cluster import Cluster
 
 PLANS_UNTIL_ONE_IS_KEPT = 10
 # Of all that the session has not handed over to the statistics yet: differences count.
@@ -59,14 +59,3 @@ async def publish_visits(database: Database, clinic_id: uuid.UUID, visits: int) 
                 for _ in range(visits)
             ],
         )
-
-
-async def take_stock(postgres: Cluster, made: ServiceDatabase) -> None:
-    """Does what autovacuum does in a quiet moment: then the planner takes the queue for empty."""
-    server = postgres.server
-    name = made.database_url.rsplit("/", 1)[1]
-    connection = await asyncpg.connect(server.url(name, "postgres", server.superuser_password))
-    try:
-        await connection.execute("VACUUM (ANALYZE)")
-    finally:
-        await connection.close()

@@ -4,9 +4,9 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.migrated import take_stock
 
 from revisit_chassis.db import Database, fetch, fetch_value, set_clinics
 from scoring import rescoring, store
@@ -40,11 +40,7 @@ FROM generate_series(1, $2::int, 4) AS number
 async def connection(postgres: Cluster) -> AsyncIterator[AsyncConnection]:
     """One session of a new installation's worker, after statistics of its empty tables were made."""
     made = postgres.create("scoring")
-    server = postgres.server
-    name = made.database_url.rsplit("/", 1)[1]
-    operator = await asyncpg.connect(server.url(name, "postgres", server.superuser_password))
-    await operator.execute("VACUUM (ANALYZE)")
-    await operator.close()
+    await take_stock(postgres, made)
     database = Database(made.worker_database_url, pool_size=1)
     async with database.connect() as connection:
         yield connection
