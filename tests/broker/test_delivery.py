@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.broker.conftest import Side
 
 from revisit_chassis.clock import SystemClock
 from revisit_chassis.db import Database
-from revisit_events import dlq, testing
+from revisit_events import dlq, testing, topics
 from revisit_events.broker import BrokerWatch, KafkaSettings
 from revisit_events.consumer import Consumer
-from revisit_events.contracts import VisitCompleted
+from revisit_events.contracts import PatientContactChanged, VisitCompleted
 from revisit_events.effects import Effects
 from revisit_events.envelope import AnyEvent
 from revisit_events.outbox import publish
@@ -275,3 +276,30 @@ async def test_topic_with_another_number_of_partitions_is_refused(kafka: KafkaSe
     assert await create_topics(kafka.bootstrap_servers, 2, [name]) == []
     with pytest.raises(WrongTopic, match="2 partitions, KAFKA_TOPIC_PARTITIONS says 3"):
         await create_topics(kafka.bootstrap_servers, 3, [name])
+
+
+@pytest.mark.parametrize(("policy", "right"), [("compact", "delete"), ("delete", "compact")])
+async def test_topic_with_another_policy_is_refused(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, policy: str, right: str
+) -> None:
+    name = f"test.{uuid.uuid4().hex}"
+    if right == "compact":
+        monkeypatch.setattr(topics, "TOPICS", {name: PatientContactChanged})
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, 1, 1, topic_configs={"cleanup.policy": policy})])
+    await admin.close()
+    with pytest.raises(WrongTopic, match=f"cleanup.policy {policy} and must have {right}"):
+        await create_topics(kafka.bootstrap_servers, 1, [name])
+
+
+async def test_topic_is_made_with_its_policy(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"test.{uuid.uuid4().hex}"
+    monkeypatch.setattr(topics, "TOPICS", {name: PatientContactChanged})
+    assert await create_topics(kafka.bootstrap_servers, 1, [name]) == [name]
+    assert await create_topics(kafka.bootstrap_servers, 1, [name]) == []
+    monkeypatch.undo()
+    with pytest.raises(WrongTopic, match="must have delete"):
+        await create_topics(kafka.bootstrap_servers, 1, [name])

@@ -163,7 +163,7 @@ class EmbeddedBroker:
         except WrongTopic as error:
             # A stranger was faster, and the broker made him a topic of its own size; our clients ask for
             # none. Relays use the declared partitions alone (docs/adr/0014).
-            log.warning("broker.wrong_partitions", detail=str(error))
+            log.warning("broker.wrong_topic", detail=str(error))
         except Exception as error:
             self.stop()
             if not is_broker_fault(error):

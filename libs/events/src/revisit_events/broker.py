@@ -197,8 +197,9 @@ class BrokerWatch:
                 replication=self.kafka.topic_replication,
             )
         except WrongTopic as error:
-            # Relays use the declared partitions alone; `topics create` refuses it.
-            log.warning("broker.wrong_partitions", detail=str(error))
+            # Relays use the declared partitions alone; `topics create` refuses it. Of a wrong policy, too, an
+            # operator is told: to stop sending helps nobody.
+            log.warning("broker.wrong_topic", detail=str(error))
 
 
 def _is_embedded(cluster_id: str) -> bool:
